@@ -1,0 +1,58 @@
+"""What the server asks of its surroundings, as Protocols a few lines long; each has an embedded default.
+
+A source feeds the market through a :class:`Sink`; data flows one way: source (I/O), normaliser (pure),
+market (pure), board and hub (pure), gateway (I/O).
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from tokenwire_server.market.trades import TokenInfo, Trade
+
+__all__ = ["Sink", "Source", "SourceState"]
+
+
+class SourceState(StrEnum):
+    """Life of a source. ``ended`` is the good end of a finite one (a tape), ``failed`` is final."""
+
+    STARTING = "starting"
+    LIVE = "live"
+    RECONNECTING = "reconnecting"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+class Sink(Protocol):
+    """Where a source delivers. Calls are synchronous, cheap and never raise for bad data: what fails
+    validation is counted under its reason and dropped."""
+
+    def tokens(self, source: str, tokens: Sequence[TokenInfo]) -> None:
+        """Announce tokens before their first trade, so that names resolve; idempotent."""
+
+    def trades(self, source: str, trades: Sequence[Trade]) -> None:
+        """Deliver trades in the order of the source."""
+
+    def clock(self, source: str, event_time_ms: int) -> None:
+        """The source's own event time moved on (rolling windows follow it), and the source is alive."""
+
+    def rejected(self, source: str, reason: str, detail: str) -> None:
+        """A frame of the source could not be used; ``reason`` is a short constant name."""
+
+    def state(self, source: str, state: SourceState, detail: str = "") -> None:
+        """The source changed its state."""
+
+
+class Source(Protocol):
+    """A feed. ``cadence_ms`` is the longest time a healthy source leaves any token unconfirmed;
+    tokens older than three cadences (at least 15 s) are announced as UPSTREAM_STALE."""
+
+    @property
+    def name(self) -> str:
+        """Unique, stable name, used in metrics and logs."""
+
+    @property
+    def cadence_ms(self) -> int: ...
+
+    async def run(self, sink: Sink) -> None:
+        """Deliver until cancelled, or until a finite source ends. Reconnects by itself."""
