@@ -24,7 +24,7 @@ MAX_BATCH_BYTES: Final = 524_288
 BACKOFF_BASE_MS: Final = 1_000
 BACKOFF_CAP_MS: Final = 30_000
 
-# --- Interpretations: time -----------------------------------------------------------------------------------
+# --- Interpretations: time ---------------------------------------------------------------------------------
 IDLE_TIMEOUT_MS: Final = HEARTBEAT_INTERVAL_MS + CONNECTION_TIMEOUT_MS  # without one inbound byte
 CLOSE_TIMEOUT_MS: Final = CONNECTION_TIMEOUT_MS  # how long a close handshake may take before the abort
 WRITE_STALL_WARNING_MS: Final = 5_000
@@ -32,7 +32,7 @@ WRITE_STALL_CLOSE_MS: Final = 30_000
 STALE_FACTOR: Final = 3  # a token is stale when older than this many of its source's cadences …
 STALE_MIN_MS: Final = 15_000  # … and at least this old
 
-# --- Interpretations: what one peer may do -------------------------------------------------------------------
+# --- Interpretations: what one peer may do -----------------------------------------------------------------
 INBOUND_RATE_PER_S: Final = 20
 INBOUND_BURST: Final = 40
 INBOUND_CONTROL_RATE_PER_S: Final = 200  # pings, pongs and acks have their own ceiling
@@ -45,14 +45,14 @@ MAX_REQUEST_ID_CHARS: Final = 128
 MAX_REJECTED_SOCKETS: Final = 50  # sockets told MAX_CONNECTIONS at once; beyond them HTTP 503
 MAX_SEQUENCE: Final = 2**53 - 1
 
-# --- Interpretations: what is held for one peer --------------------------------------------------------------
+# --- Interpretations: what is held for one peer ------------------------------------------------------------
 MAX_OUTBOX_FRAMES: Final = 256
 MAX_OUTBOX_BYTES: Final = 262_144
 WRITE_HIGH_WATER_BYTES: Final = 65_536
 WRITE_LOW_WATER_BYTES: Final = 16_384
 NOTSENT_LOWAT_BYTES: Final = 16_384
 
-# --- Interpretations: resume ---------------------------------------------------------------------------------
+# --- Interpretations: resume -------------------------------------------------------------------------------
 RESUME_WINDOW_MS: Final = 120_000
 RESUME_MAX_FRAMES: Final = 1_024
 RESUME_MAX_BYTES: Final = 1_048_576

@@ -40,7 +40,7 @@ class TokenUpdateData(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ConnectionData(msgspec.Struct, frozen=True, rename="camel"):
-    """State of the connection; ``connection_id`` is a fresh UUID for every socket (Spec, Connection Messages)."""
+    """State of the connection; ``connection_id`` is new for every socket (Spec, Connection Messages)."""
 
     status: Literal["connected", "disconnected", "error"]
     connection_id: str
@@ -56,7 +56,7 @@ class SubscriptionData(msgspec.Struct, frozen=True):
 
 
 class ErrorData(msgspec.Struct, frozen=True):
-    """An error, its catalogue ``code`` and what its ``level`` means for the connection (Spec, Error Messages)."""
+    """An error: its catalogue ``code``, ``level`` is what becomes of the connection (Spec, Error Messages)."""
 
     code: str
     message: str

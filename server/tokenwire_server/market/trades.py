@@ -31,7 +31,7 @@ class Trade(msgspec.Struct, frozen=True):
 
 
 class TokenInfo(msgspec.Struct, frozen=True):
-    """What is known of a token before it trades. ``supply`` (base units) gives the market cap; None: unknown."""
+    """What is known of a token before it trades. ``supply`` (base units, None: unknown) gives the cap."""
 
     address: str
     symbol: str

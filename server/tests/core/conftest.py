@@ -1,0 +1,184 @@
+"""A hub with sockets that are lists, and peers that decode what is written with ``websockets``."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.protocol import CLIENT, Protocol
+
+from tokenwire_schemas.messages import TokenUpdateData, Volume
+from tokenwire_server.core.hub import Hub, HubConfig
+from tokenwire_server.core.session import Link
+
+WALL = 1_700_000_000_000
+
+
+@dataclass
+class FakeValue:
+    """A token whose price shows its version."""
+
+    address: str
+    source: str = "test"
+    version: int = 1
+    has_value: bool = True
+    cap: str = "0"
+
+    def data(self) -> TokenUpdateData:
+        return TokenUpdateData(self.address, str(self.version), self.cap, Volume("3", "2", "1"))
+
+
+@dataclass
+class FakeDirectory:
+    """Resolves what it holds; a name with several values is ambiguous."""
+
+    values: dict[str, FakeValue] = field(default_factory=dict)
+    symbols: dict[str, list[str]] = field(default_factory=dict)
+
+    def resolve(self, name: str) -> Any:
+        found = [name] if name in self.values else self.symbols.get(name, [])
+        if len(found) == 1:
+            return SimpleNamespace(address=found[0], code=None, candidates=())
+        code = "AMBIGUOUS_TOKEN" if found else "TOKEN_NOT_FOUND"
+        return SimpleNamespace(address=None, code=code, candidates=tuple(found))
+
+    def value(self, address: str) -> FakeValue | None:
+        return self.values.get(address)
+
+
+class FakeSocket:
+    """Keeps what is written until :meth:`read`; full above 64 KiB, as the real one is told to be."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        self.aborted = False
+        self.on_full: Callable[[], None] = lambda: None
+
+    def write(self, data: bytes, /) -> None:
+        was_full = len(self.buffer) > 65536
+        self.buffer += data
+        if len(self.buffer) > 65536 and not was_full:
+            self.on_full()
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.buffer)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Client:
+    """One connection seen from the client's side: numbers are checked on arrival."""
+
+    def __init__(self, bench: "Bench", deflate: bool = False) -> None:
+        self.bench = bench
+        self.socket = FakeSocket()
+        hub = bench.hub
+        self.link = Link(self.socket, f"id-{len(bench.clients)}", hub.deflater if deflate else None, bench.now)
+        self.socket.on_full = lambda: hub.pause(self.link, bench.now)
+        self.parser = Protocol(CLIENT, max_size=None)
+        if deflate:
+            self.parser.extensions = [PerMessageDeflate(False, True, 15, 15)]
+        self.last = 0
+        self.compressed: list[bool] = []
+        self.frames: list[Frame] = []
+        self.admitted = hub.connect(self.link, bench.now)
+        bench.clients.append(self)
+        bench.flush()
+
+    def send(self, message: object) -> None:
+        text = message if isinstance(message, str) else json.dumps(message)
+        self.link.last_byte_ms = self.bench.now
+        self.bench.hub.receive(self.link, text, self.bench.now)
+        self.bench.flush()
+
+    def subscribe(self, *tokens: object, action: str = "subscribe") -> None:
+        self.send({"type": "subscription", "data": {"action": action, "tokens": list(tokens)}})
+
+    def read(self) -> list[dict[str, Any]]:
+        """Messages since the last call; the socket is drained first, and what waited in the hub follows."""
+        messages: list[dict[str, Any]] = []
+        while True:
+            if self.socket.buffer:
+                self.parser.receive_data(bytes(self.socket.buffer))
+                self.socket.buffer.clear()
+                for event in self.parser.events_received():
+                    assert isinstance(event, Frame)
+                    self.frames.append(event)
+                    if event.opcode is Opcode.TEXT:
+                        message = json.loads(event.data)
+                        assert list(message) == ["type", "sequence", "timestamp", "data"]
+                        assert message["sequence"] == self.last + 1, "the sequence has a hole"
+                        self.last += 1
+                        messages.append(message)
+            if not self.link.writable:
+                self.bench.hub.resume(self.link, self.bench.now)
+                self.bench.flush()
+            elif not self.socket.buffer:
+                return messages
+
+    @property
+    def closed_with(self) -> int | None:
+        return self.parser.close_rcvd.code if self.parser.close_rcvd else None
+
+
+class Bench:
+    """A hub, its clock and its clients."""
+
+    def __init__(self, tokens: int = 0, config: HubConfig | None = None) -> None:
+        self.now = 1_000_000
+        self.directory = FakeDirectory()
+        self.hub = Hub(self.directory, self.now, config)
+        self.clients: list[Client] = []
+        for index in range(tokens):
+            self.add(f"token{index}")
+
+    def add(self, address: str, **fields: Any) -> FakeValue:
+        value = FakeValue(address, **fields)
+        self.directory.values[address] = value
+        self.hub.board.row(value)
+        return value
+
+    def change(self, address: str, times: int = 1) -> None:
+        value = self.directory.values[address]
+        for _ in range(times):
+            value.version += 1
+            self.hub.board.changed(self.hub.board.row(value), self.now)
+
+    def tick(self) -> None:
+        for write, data in self.hub.tick(self.now, WALL):
+            write(data)
+        self.flush()
+
+    def flush(self) -> None:
+        for link in self.hub.take_ready():
+            while data := self.hub.pump(link, WALL):
+                link.socket.write(data)
+
+    def pass_time(self, ms: int, step: int = 250) -> None:
+        """Let time pass and timers run."""
+        end = self.now + ms
+        while self.now < end:
+            self.now = min(self.now + step, end)
+            pings, aborts = self.hub.timers(self.now)
+            for link in pings:
+                link.socket.write(self.hub.ping)
+            for link in aborts:
+                link.socket.abort()
+                self.hub.disconnect(link)
+            self.hub.check_staleness(self.now)
+            self.flush()
+
+    def client(self, deflate: bool = False) -> Client:
+        client = Client(self, deflate)
+        client.read()
+        return client
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    yield Bench(tokens=5)

@@ -1,0 +1,382 @@
+"""The hub in virtual time: what a strict client sees, whatever happens."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tokenwire_schemas import limits
+from tokenwire_server.core.hub import HubConfig
+
+from .conftest import Bench, Client
+
+
+def kinds(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["type"] for message in messages]
+
+
+def codes(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["data"]["code"] for message in messages if message["type"] == "error"]
+
+
+def test_the_first_message_is_the_connection(bench: Bench) -> None:
+    client = Client(bench)
+    (message,) = client.read()
+    assert message["type"] == "connection"
+    assert message["sequence"] == 1
+    assert message["data"] == {"status": "connected", "connectionId": "id-0", "maxSubscriptions": 100}
+
+
+def test_a_value_follows_a_subscribe_at_once_and_then_every_tick_that_changed_it(bench: Bench) -> None:
+    client = bench.client()
+    client.subscribe("token0")
+    assert kinds(client.read()) == ["subscription", "token_update"]
+    bench.tick()
+    assert client.read() == []
+    bench.change("token0", times=3)
+    bench.change("token1")
+    bench.tick()
+    (update,) = client.read()
+    assert update["data"]["price"] == "4"
+
+
+def test_a_token_without_a_value_is_subscribed_in_silence(bench: Bench) -> None:
+    bench.add("young", has_value=False)
+    client = bench.client()
+    client.subscribe("young")
+    assert kinds(client.read()) == ["subscription"]
+    bench.directory.values["young"].has_value = True
+    bench.change("young")
+    bench.tick()
+    assert kinds(client.read()) == ["token_update"]
+
+
+def test_partial_failure_gives_each_outcome_its_reply(bench: Bench) -> None:
+    bench.directory.symbols = {"TWIN": ["token1", "token2"], "ONE": ["token3"]}
+    client = bench.client()
+    client.subscribe("token0", "nobody", "ONE", 17, "TWIN", "token0", "\ud800", "")
+    success, failure, *errors_and_updates = client.read()
+    assert success["data"] == {"action": "subscribe", "tokens": ["token0", "token3"], "status": "success"}
+    assert failure["data"]["tokens"] == ["nobody", "17", "TWIN", "\\ud800", ""]
+    assert failure["data"]["status"] == "error"
+    assert codes(errors_and_updates) == ["TOKEN_NOT_FOUND", "INVALID_TOKEN", "AMBIGUOUS_TOKEN"]
+    assert "token1, token2" in errors_and_updates[2]["data"]["message"]
+    assert kinds(errors_and_updates[3:]) == ["token_update", "token_update"]
+
+
+def test_subscribing_again_sends_the_value_again(bench: Bench) -> None:
+    client = bench.client()
+    client.subscribe("token0")
+    client.read()
+    client.subscribe("token0")
+    assert kinds(client.read()) == ["subscription", "token_update"]
+    assert bench.hub.sets.subscriptions == 1
+
+
+def test_after_an_unsubscribe_nothing_of_the_token_comes(bench: Bench) -> None:
+    client = bench.client()
+    client.subscribe("token0", "token1")
+    client.read()
+    bench.change("token0")
+    bench.change("token1")
+    client.subscribe("token0", "never-heard-of", action="unsubscribe")
+    (reply,) = client.read()
+    assert reply["data"] == {"action": "unsubscribe", "tokens": ["token0", "never-heard-of"], "status": "success"}
+    bench.tick()
+    assert [message["data"]["address"] for message in client.read()] == ["token1"]
+
+
+def test_the_101st_token_is_refused_and_the_first_hundred_are_kept() -> None:
+    bench = Bench(tokens=105)
+    client = bench.client()
+    client.subscribe(*(f"token{n}" for n in range(103)))
+    messages = client.read()
+    assert len(messages[0]["data"]["tokens"]) == 100
+    assert messages[1]["data"]["tokens"] == ["token100", "token101", "token102"]
+    assert codes(messages) == ["SUBSCRIPTION_LIMIT"]
+    client.subscribe("token0", "token104")
+    assert client.read()[0]["data"]["tokens"] == ["token0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", "INVALID_JSON"),
+        ("[" * 100_000, "INVALID_JSON"),
+        ("NaN", "INVALID_JSON"),
+        ("[]", "INVALID_MESSAGE"),
+        ('"text"', "INVALID_MESSAGE"),
+        ("{}", "INVALID_MESSAGE"),
+        ('{"type": 1}', "INVALID_MESSAGE"),
+        ('{"type": "connection"}', "UNKNOWN_TYPE"),
+        ('{"type": "subscription"}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "data": []}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "data": {}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "data": {"action": "watch", "tokens": ["a"]}}', "INVALID_ACTION"),
+        ('{"type": "subscription", "data": {"action": "subscribe"}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "data": {"action": "subscribe", "tokens": []}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "data": {"action": "subscribe", "tokens": "a"}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "sequence": "1", "data": {}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "sequence": -1, "data": {}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "sequence": true, "data": {}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "sequence": 1e400, "data": {}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "sequence": ' + "9" * 10_000 + ', "data": {}}', "INVALID_MESSAGE"),
+        ('{"type": "subscription", "timestamp": null, "data": {}}', "INVALID_MESSAGE"),
+        (
+            json.dumps({"type": "subscription", "data": {"action": "subscribe", "tokens": ["a"] * 1001}}),
+            "BATCH_LIMIT",
+        ),
+    ],
+)
+def test_a_bad_message_is_answered_and_survived(bench: Bench, text: str, code: str) -> None:
+    client = bench.client()
+    client.send(text)
+    (error,) = client.read()
+    assert error["data"]["code"] == code
+    assert error["data"]["level"] == "error"
+    client.subscribe("token0")
+    assert kinds(client.read()) == ["subscription", "token_update"]
+
+
+def test_the_tenth_protocol_error_within_a_minute_is_fatal(bench: Bench) -> None:
+    client = bench.client()
+    for _ in range(limits.PROTOCOL_ERRORS_MAX - 1):
+        client.send("?")
+        bench.now += 6_000
+    assert codes(client.read()) == ["INVALID_JSON"] * 9
+    bench.now += limits.PROTOCOL_ERRORS_WINDOW_MS - 9 * 6_000  # the first is just out of the window
+    client.send("?")
+    assert codes(client.read()) == ["INVALID_JSON"]
+    client.send("?")
+    error, connection = client.read()
+    assert error["data"]["level"] == "fatal"
+    assert connection["data"]["status"] == "error"
+    assert client.closed_with == 4502
+
+
+def test_a_skip_in_the_clients_own_numbers_is_told_once(bench: Bench) -> None:
+    client = bench.client()
+    for sequence in (7, 8, 10, 20):
+        client.send(
+            {"type": "subscription", "sequence": sequence, "data": {"action": "subscribe", "tokens": ["token0"]}}
+        )
+    assert codes(client.read()) == ["SEQUENCE_GAP"]
+
+
+def test_a_flood_is_dropped_told_once_a_second_and_ended_after_ten(bench: Bench) -> None:
+    client = bench.client()
+    for _ in range(60):
+        client.subscribe("token0")
+    messages = client.read()
+    assert kinds(messages).count("subscription") == limits.INBOUND_BURST
+    assert codes(messages) == ["RATE_LIMITED"]
+    assert messages[-1]["data"]["message"].startswith("1 messages dropped")
+    notices = 0
+    while client.closed_with is None:
+        bench.now += 10
+        client.subscribe("token0")
+        notices += codes(client.read()).count("RATE_LIMITED")
+        assert bench.now < 1_020_000
+    assert client.closed_with == 4005
+    assert 9 <= notices <= 11
+    assert 10_000 <= bench.now - 1_000_000 <= 10_100
+
+
+def test_the_client_beyond_the_limit_is_told_and_closed_and_its_place_never_leaks() -> None:
+    bench = Bench(tokens=1, config=HubConfig(max_connections=2))
+    first, second = bench.client(), bench.client()
+    for _ in range(limits.MAX_REJECTED_SOCKETS):
+        third = Client(bench)
+        assert not third.admitted
+        messages = third.read()
+        assert codes(messages) == ["MAX_CONNECTIONS"]
+        assert kinds(messages) == ["error", "connection"]
+        assert third.closed_with == 1013
+    assert not bench.hub.may_upgrade()
+    for client in bench.clients[2:]:
+        bench.hub.disconnect(client.link)
+    assert bench.hub.may_upgrade()
+    bench.hub.disconnect(first.link)
+    bench.hub.disconnect(first.link)
+    assert Client(bench).admitted
+    assert len(bench.hub.links) == 2
+    assert second.closed_with is None
+
+
+def test_silence_is_pinged_after_15_s_and_closed_after_20() -> None:
+    bench = Bench()
+    client = bench.client()
+    bench.pass_time(14_750)
+    assert not client.socket.buffer
+    bench.pass_time(500)
+    assert bytes(client.socket.buffer) == bench.hub.ping
+    bench.pass_time(4_500)
+    client.read()
+    assert client.closed_with is None
+    bench.pass_time(500)
+    client.read()
+    assert client.closed_with == 4000
+    bench.pass_time(5_250)
+    assert client.socket.aborted
+    assert not bench.hub.links
+
+
+def test_any_byte_keeps_a_connection_alive() -> None:
+    bench = Bench()
+    client = bench.client()
+    for _ in range(20):
+        bench.pass_time(15_000)
+        client.link.last_byte_ms = bench.now
+    client.read()
+    assert client.closed_with is None
+    pings = [frame for frame in client.frames if frame.opcode.name == "PING"]
+    assert 19 <= len(pings) <= 20
+
+
+def test_a_full_socket_gets_nothing_until_it_drains_and_then_the_newest() -> None:
+    bench = Bench(tokens=100)
+    slow, fast = bench.client(), bench.client()
+    names = [f"token{n}" for n in range(100)]
+    for client in (slow, fast):
+        client.subscribe(*names)
+        client.read()
+    for round_ in range(50):
+        for name in names:
+            bench.change(name)
+        bench.tick()
+        if round_ % 5 == 0:
+            fast.read()
+    assert len(slow.socket.buffer) < 2 * limits.WRITE_HIGH_WATER_BYTES
+    assert slow.link.session.is_behind
+    fast.read()
+    newest: dict[str, str] = {}
+    for message in slow.read():
+        newest[message["data"]["address"]] = message["data"]["price"]
+    assert newest == {name: "51" for name in names}
+    assert not slow.link.session.is_behind
+    bench.change("token0")
+    bench.tick()
+    assert [m["data"]["price"] for m in slow.read()] == ["52"]
+
+
+def test_a_reader_stalled_5_s_is_warned_and_one_stalled_30_s_is_closed() -> None:
+    bench = Bench(tokens=1)
+    client = bench.client()
+    client.subscribe("token0")
+    bench.hub.pause(client.link, bench.now)
+    client.link.writable = False
+    client.socket.buffer += b""
+    bench.pass_time(5_500)
+    bench.hub.resume(client.link, bench.now)
+    bench.flush()
+    assert "SLOW_CONSUMER" in codes(client.read())
+    client.socket.buffer += b"x"
+    bench.hub.pause(client.link, bench.now)
+    for _ in range(31):
+        client.link.last_byte_ms = bench.now  # it sends, yet does not read
+        bench.pass_time(1_000)
+    assert client.link.close_with is not None
+    assert client.link.close_with[0] == 4001
+
+
+def test_a_client_that_asks_and_never_reads_fills_its_own_queue_only(bench: Bench) -> None:
+    client = bench.client()
+    bench.hub.pause(client.link, bench.now)
+    sent = 0
+    while client.link.close_with is None:
+        bench.now += 60
+        client.subscribe("token0")
+        sent += 1
+        assert sent < 1000
+    assert client.link.close_with[0] == 4001
+    assert sent == limits.MAX_OUTBOX_FRAMES + 1
+
+
+def test_stale_values_are_told_once_an_episode(bench: Bench) -> None:
+    from tokenwire_server.core.staleness import SourceHealth
+
+    bench.hub.staleness.sources["test"] = SourceHealth(cadence_ms=1_000, now=bench.now)
+    holder, other = bench.client(), bench.client()
+    holder.subscribe("token0", "token1")
+    holder.read()
+
+    def live(ms: int) -> None:
+        for _ in range(ms // 5_000):
+            bench.pass_time(5_000)
+            for client in (holder, other):
+                client.link.last_byte_ms = bench.now
+
+    live(20_000)
+    assert codes(holder.read()) == ["UPSTREAM_STALE"]
+    assert codes(other.read()) == []
+    live(20_000)
+    assert codes(holder.read()) == []
+    for address in list(bench.directory.values):
+        bench.change(address)
+    bench.pass_time(1_000)
+    live(20_000)
+    assert codes(holder.read()) == ["UPSTREAM_STALE"]
+    other.subscribe("token1")
+    assert codes(other.read()) == ["UPSTREAM_STALE"]
+
+
+def test_large_messages_are_compressed_and_small_ones_are_not() -> None:
+    bench = Bench(tokens=100)
+    bench.add("rich", cap="1" * 2_000)
+    client = bench.client(deflate=True)
+    client.subscribe(*(f"token{n}" for n in range(99)), "rich")
+    before = len(client.socket.buffer)
+    raw = bytes(client.socket.buffer)
+    assert before
+    assert raw[0] == 0xC1, "the reply is over 1 KB"
+    messages = client.read()
+    assert len(messages[0]["data"]["tokens"]) == 100
+    assert len(messages) == 101
+    bench.change("rich")
+    bench.change("token1")
+    bench.tick()
+    first_bytes = bytes(client.socket.buffer)
+    assert b'"address":"token1"' in first_bytes
+    assert b"1" * 100 not in first_bytes
+    assert len(client.read()) == 2
+
+
+def test_numbers_stay_contiguous_across_digit_boundaries_in_one_tick() -> None:
+    bench = Bench(tokens=100)
+    client, late = bench.client(), None
+    client.subscribe(*(f"token{n}" for n in range(100)))
+    client.read()
+    for round_ in range(105):
+        if round_ == 50:
+            late = bench.client(deflate=True)
+            late.subscribe(*(f"token{n}" for n in range(100)))
+            late.read()
+        for n in range(0, 100, 1 + round_ % 3):
+            bench.change(f"token{n}")
+        bench.tick()
+        client.read()
+        if late is not None:
+            late.read()
+    assert client.last > 10_00
+
+
+def test_a_closing_client_gets_no_more_updates(bench: Bench) -> None:
+    from tokenwire_schemas.errors import ErrorCode
+
+    client = bench.client()
+    client.subscribe("token0")
+    client.read()
+    bench.hub.fail(client.link, ErrorCode.SERVER_SHUTDOWN, bench.now)
+    bench.flush()
+    bench.change("token0")
+    bench.tick()
+    error, connection = client.read()
+    assert error["data"] == {
+        "code": "SERVER_SHUTDOWN",
+        "message": "The server is shutting down.",
+        "level": "fatal",
+    }
+    assert connection["data"]["status"] == "disconnected"
+    assert client.closed_with == 1012
+    client.subscribe("token1")
+    assert client.read() == []

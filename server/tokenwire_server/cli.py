@@ -1,0 +1,240 @@
+"""The command line. It imports nothing heavy before a command runs, so that ``--help`` answers at once."""
+
+import importlib.metadata
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from tokenwire_server.errors import UserError
+
+__all__ = ["app", "run_command"]
+
+_PROGRAM: Final = "tokenwire-server"
+_GROUP_OPTIONS: Final = frozenset({"--version", "--help"})
+
+_ABOUT: Final = """Real-time token data over WebSocket (Token Data WebSocket Service v1.0).
+
+[bold]Start it, then look at it:[/bold]
+
+  tokenwire-server
+      a simulated market on 127.0.0.1:8080
+  wscat -c ws://127.0.0.1:8080/api/v1/ws/token-data
+      connects; then paste this line, and prices of DOGE follow:
+  {"type":"subscription","data":{"action":"subscribe","tokens":["DOGE"]}}
+
+[bold]More examples:[/bold]
+
+  tokenwire-server --port 9000 --update-interval 1
+      another port, an update every second
+  tokenwire-server --source binance:BTCUSDT,ETHUSDT
+      live trades of an exchange
+  tokenwire-server --source tape:trades.jsonl
+      captured exchange frames instead of a live feed
+  tokenwire-server --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+      wss and https, for everybody
+  tokenwire-server config
+      every setting, its value and where the value comes from
+
+Without a command, [bold]run[/bold] is meant: its options stand below. Each setting is
+also an environment variable (TOKENWIRE_PORT, or PORT) or a line in .env;
+a flag beats the environment, and that beats the file. Browsers find a live
+page on /, the REST side on /docs, and the messages on /asyncapi.json.
+"""
+
+
+class _DefaultsToRun(TyperGroup):
+    """``tokenwire-server --port 9000`` means ``tokenwire-server run --port 9000``, and help shows both."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in _GROUP_OPTIONS):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        run = self.get_command(ctx, "run")
+        if run is not None:
+            run.format_help(type(ctx)(run, info_name="run", parent=ctx), formatter)
+
+
+app: Final = typer.Typer(
+    cls=_DefaultsToRun,
+    help=_ABOUT,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit code.
+
+    Raises:
+        UserError: in one line, whatever the person who typed it can mend.
+    """
+    try:
+        result = app(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
+    except Exception as error:
+        # The class of usage errors moved between releases of typer; what makes one is its format_message().
+        describe = getattr(error, "format_message", None)
+        if describe is None:
+            raise
+        raise UserError(f"{str(describe()).rstrip('.')}; see {_PROGRAM} --help") from None
+    return result if isinstance(result, int) else 0
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{_PROGRAM} {importlib.metadata.version('tokenwire')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _group(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+# Values arrive as text and are checked by Settings, which knows the bounds and says the same of every layer.
+_Text = str | None
+Host = Annotated[
+    _Text, typer.Option("--host", metavar="ADDRESS", help="Address to listen on (127.0.0.1); 0.0.0.0 is everywhere.")
+]
+Port = Annotated[_Text, typer.Option("--port", metavar="PORT", help="TCP port (8080); 0 takes a free one.")]
+Interval = Annotated[
+    _Text,
+    typer.Option("--update-interval", metavar="SECONDS", help="Time between updates of a token (5); 0.05 or more."),
+]
+Connections = Annotated[
+    _Text, typer.Option("--max-connections", metavar="N", help="WebSocket connections at once (1000).")
+]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="SOURCE",
+        help="Where prices come from (simulator): simulator, tape:PATH, binance:SYM,SYM\\[@URL] or none. "
+        "Repeat for several.",
+    ),
+]
+Seed = Annotated[_Text, typer.Option("--seed", metavar="N", help="Makes the simulator repeatable.")]
+Certificate = Annotated[
+    _Text, typer.Option("--tls-cert", metavar="FILE", help="Certificate chain, PEM; turns on wss and https.")
+]
+Key = Annotated[_Text, typer.Option("--tls-key", metavar="FILE", help="Private key of the certificate, PEM.")]
+Drain = Annotated[
+    _Text,
+    typer.Option("--drain", metavar="SECONDS", help="A shutdown spreads its closes over this time (5)."),
+]
+Level = Annotated[
+    _Text,
+    typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical (info)."),
+]
+Format = Annotated[_Text, typer.Option("--log-format", metavar="FORMAT", help="text or json (text).")]
+EnvFile = Annotated[
+    _Text,
+    typer.Option("--env-file", metavar="FILE", help="Settings as NAME=value lines (.env, if there is one)."),
+]
+
+
+@app.command()
+def run(
+    host: Host = None,
+    port: Port = None,
+    update_interval: Interval = None,
+    max_connections: Connections = None,
+    source: Sources = None,
+    seed: Seed = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    drain: Drain = None,
+    log_level: Level = None,
+    log_format: Format = None,
+    env_file: EnvFile = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="For development: restart whenever the server's code changes.")
+    ] = False,
+) -> int:
+    """Serve token data until interrupted (Ctrl-C, SIGTERM). This is the default command."""
+    from tokenwire_server.settings import load  # noqa: PLC0415
+
+    flags = _flags(locals())
+    settings = load(flags, env_file=env_file)
+    if reload:
+        return _serve_reloading(flags, env_file)
+    from tokenwire_server.app import serve  # noqa: PLC0415
+
+    return serve(settings)
+
+
+@app.command()
+def config(
+    host: Host = None,
+    port: Port = None,
+    update_interval: Interval = None,
+    max_connections: Connections = None,
+    source: Sources = None,
+    seed: Seed = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    drain: Drain = None,
+    log_level: Level = None,
+    log_format: Format = None,
+    env_file: EnvFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> int:
+    """Show every setting, its value and where the value comes from; starts nothing."""
+    from tokenwire_server import cli_config  # noqa: PLC0415
+    from tokenwire_server.settings import load  # noqa: PLC0415
+
+    settings = load(_flags(locals()), env_file=env_file)
+    (cli_config.print_json if as_json else cli_config.print_table)(settings)
+    return 0
+
+
+def _flags(arguments: Mapping[str, object]) -> dict[str, object]:
+    """What a command was given, under the names of the settings; ``None`` where it was not."""
+    names = (
+        "host",
+        "port",
+        "max_connections",
+        "source",
+        "seed",
+        "tls_cert",
+        "tls_key",
+        "log_level",
+        "log_format",
+    )
+    flags = {name: arguments[name] or None for name in names}
+    return {**flags, "update_interval_s": arguments["update_interval"], "drain_s": arguments["drain"]}
+
+
+def _serve_reloading(flags: Mapping[str, object], env_file: str | None) -> int:
+    try:
+        import watchfiles  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise UserError("--reload needs watchfiles; install it: pip install 'tokenwire[reload]'") from None
+    import tokenwire_schemas  # noqa: PLC0415
+    from tokenwire_server.settings import FLAGS  # noqa: PLC0415
+
+    given = {"drain_s": "0"} | {name: value for name, value in flags.items() if value is not None}
+    command = [sys.executable, "-m", "tokenwire_server", "run"]
+    for name, value in given.items():
+        for part in value if isinstance(value, list) else [value]:
+            command += [FLAGS[name], str(part)]
+    watched = [Path(__file__).parent, Path(tokenwire_schemas.__file__).parent]
+    if env_file:
+        command += ["--env-file", env_file]
+        watched.append(Path(env_file))
+    typer.echo(f"{_PROGRAM}: restarts on a change under {', '.join(map(str, watched))}", err=True)
+    watchfiles.run_process(*watched, target=shlex.join(command), target_type="command")
+    return 0

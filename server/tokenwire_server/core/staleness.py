@@ -1,0 +1,46 @@
+"""Which tokens are older than their source promises: alive connections must not hide dead data."""
+
+from typing import Final
+
+from tokenwire_schemas.limits import STALE_FACTOR, STALE_MIN_MS
+from tokenwire_server.core.board import Row
+
+__all__ = ["SourceHealth", "Staleness"]
+
+
+class SourceHealth:
+    """A source's promise and its last sign of life (monotonic ms), which confirms all its tokens."""
+
+    __slots__ = ("alive_ms", "limit_ms")
+
+    def __init__(self, cadence_ms: int, now: int) -> None:
+        self.limit_ms: Final = max(STALE_FACTOR * cadence_ms, STALE_MIN_MS)
+        self.alive_ms = now
+
+
+class Staleness:
+    """Compares every token's age with its source's limit; episodes begin and end here."""
+
+    __slots__ = ("sources", "stale")
+
+    def __init__(self) -> None:
+        self.sources: dict[str, SourceHealth] = {}
+        self.stale: set[int] = set()  # row indices
+
+    def check(self, rows: list[Row], now: int) -> tuple[list[Row], bool]:
+        """The rows that became stale just now, and whether any recovered."""
+        newly: list[Row] = []
+        recovered = False
+        stale = self.stale
+        for row in rows:
+            source = self.sources.get(row.value.source)
+            if source is None or not row.value.has_value:
+                continue
+            is_stale = now - max(row.changed_ms, source.alive_ms) > source.limit_ms
+            if is_stale and row.index not in stale:
+                stale.add(row.index)
+                newly.append(row)
+            elif not is_stale and row.index in stale:
+                stale.discard(row.index)
+                recovered = True
+        return newly, recovered

@@ -1,0 +1,216 @@
+"""The raw endpoint: one asyncio protocol per WebSocket, a thin shell between a socket and the hub.
+
+It has no task and no timer of its own, and keeps nothing but its link while nothing is under way.
+"""
+
+import asyncio
+import socket
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from websockets.exceptions import InvalidHeader
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from tokenwire_schemas import limits
+from tokenwire_schemas.close_codes import CloseCode
+from tokenwire_schemas.errors import ErrorCode
+from tokenwire_server.core.session import Link
+from tokenwire_server.core.states import LinkState
+from tokenwire_server.gateway.handshake import SUBPROTOCOL, negotiate_deflate
+from tokenwire_server.gateway.inbound import Inbound
+
+if TYPE_CHECKING:
+    from tokenwire_server.gateway.endpoint import Endpoint
+
+__all__ = ["Connection"]
+
+_RETRY_AFTER_S: Final = 5
+_LINGER_S: Final = 1.0
+
+
+class Connection(asyncio.Protocol):
+    """One client of the endpoint, from its upgrade request to the end of its socket."""
+
+    __slots__ = ("_ending", "_endpoint", "_inbound", "_is_text", "_link", "_parts", "_transport")
+
+    def __init__(self, endpoint: "Endpoint") -> None:
+        self._endpoint = endpoint
+        self._transport: asyncio.Transport | None = None
+        self._link: Link | None = None
+        self._inbound: Inbound | None = None
+        self._parts: list[bytes] | None = None  # of a message in fragments
+        self._is_text = True
+        self._ending = False  # what still arrives is discarded
+
+    # --- handshake -------------------------------------------------------------------------------------------
+
+    def upgrade(self, transport: asyncio.Transport, request: bytes) -> None:
+        """Answer the upgrade ``request`` (its head, complete) that arrived on ``transport``."""
+        endpoint = self._endpoint
+        self._transport = transport
+        protocol = ServerProtocol(subprotocols=[SUBPROTOCOL], max_size=limits.MAX_MESSAGE_BYTES)
+        protocol.receive_data(request)
+        events = protocol.events_received()
+        if not events or not isinstance(events[0], Request):
+            transport.write(b"".join(protocol.data_to_send()))
+            transport.close()
+            return
+        response, deflated = self._response(protocol, events[0])
+        protocol.send_response(response)
+        transport.write(b"".join(protocol.data_to_send()))
+        if response.status_code != 101:
+            endpoint.refused(response.status_code)
+            transport.close()
+            return
+        transport.set_write_buffer_limits(limits.WRITE_HIGH_WATER_BYTES, limits.WRITE_LOW_WATER_BYTES)
+        _limit_unsent(transport)
+        now = endpoint.now()
+        link = Link(transport, str(uuid.uuid4()), endpoint.hub.deflater if deflated else None, now)
+        self._link = link
+        endpoint.opened(link, _peer(transport))
+        endpoint.hub.connect(link, now)
+        endpoint.pump(link)
+
+    def _response(self, protocol: ServerProtocol, request: Request) -> tuple[Response, bool]:
+        endpoint = self._endpoint
+        if not endpoint.origin_allowed(request.headers.get("Origin")):
+            return protocol.reject(403, "this origin may not connect; see the setting allowed_origins\n"), False
+        version = request.headers.get("Sec-WebSocket-Version")
+        if version is not None and version.strip() != "13":
+            response = protocol.reject(426, f"WebSocket version {version[:16]!a} is not supported; use 13\n")
+            response.headers["Sec-WebSocket-Version"] = "13"
+            return response, False
+        if not endpoint.hub.may_upgrade():
+            response = protocol.reject(503, "no more connections now; try again later\n")
+            response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+            return response, False
+        response = protocol.accept(request)
+        if response.status_code != 101:
+            return response, False
+        try:
+            extension = negotiate_deflate(request.headers)
+        except InvalidHeader:
+            return protocol.reject(400, "malformed Sec-WebSocket-Extensions header\n"), False
+        if extension is not None:
+            response.headers["Sec-WebSocket-Extensions"] = extension
+        return response, extension is not None
+
+    # --- asyncio.Protocol ------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client: frames, parts of frames, or nonsense."""
+        link = self._link
+        if link is None or self._ending:
+            return
+        endpoint = self._endpoint
+        now = endpoint.now()
+        link.last_byte_ms = now
+        endpoint.hub.stats.bytes_in += len(data)
+        inbound = self._inbound
+        if inbound is None:
+            inbound = self._inbound = Inbound(link.deflater is not None)
+        for frame in inbound.feed(data):
+            self._handle(link, frame, now)
+        if inbound.has_too_many_fragments():
+            endpoint.hub.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now, "a message in over 1024 fragments")
+        self._answer(link, inbound, now)
+        if inbound.is_idle:
+            self._inbound = None
+        endpoint.pump(link)
+
+    def eof_received(self) -> bool:
+        """The client closed its side; without a close handshake there is nothing more to say."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._transport = None
+        self._inbound = self._parts = None
+        if self._link is not None:
+            self._endpoint.lost(self._link, exc)
+
+    def pause_writing(self) -> None:
+        """The write buffer reached its high-water mark (called inside ``write``)."""
+        if self._link is not None:
+            self._endpoint.hub.pause(self._link, self._endpoint.now())
+
+    def resume_writing(self) -> None:
+        """The write buffer drained to its low-water mark."""
+        link = self._link
+        if link is not None and link.state is not LinkState.CLOSED:
+            self._endpoint.hub.resume(link, self._endpoint.now())
+            self._endpoint.pump(link)
+
+    # --- frames ----------------------------------------------------------------------------------------------
+
+    def _handle(self, link: Link, frame: Frame, now: int) -> None:
+        hub = self._endpoint.hub
+        if frame.opcode is Opcode.TEXT and frame.fin:
+            self._receive(link, bytes(frame.data), now)
+        elif frame.opcode is Opcode.PONG:
+            hub.receive_control(link, now)
+        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._is_text = frame.opcode is Opcode.TEXT
+            self._parts = [bytes(frame.data)]
+            if frame.fin:
+                self._finish(link, now)
+        elif frame.opcode is Opcode.CONT and self._parts is not None:
+            self._parts.append(bytes(frame.data))
+            if frame.fin:
+                self._finish(link, now)
+
+    def _finish(self, link: Link, now: int) -> None:
+        message = b"".join(self._parts or ())
+        self._parts = None
+        if self._is_text:
+            self._receive(link, message, now)
+        else:
+            self._endpoint.hub.fail(link, ErrorCode.BINARY_NOT_SUPPORTED, now)
+
+    def _receive(self, link: Link, message: bytes, now: int) -> None:
+        hub = self._endpoint.hub
+        try:
+            text = message.decode()
+        except UnicodeDecodeError:
+            hub.fail(link, ErrorCode.INVALID_JSON, now, "a text message is not UTF-8", CloseCode.INVALID_PAYLOAD)
+        else:
+            hub.receive(link, text, now)
+
+    def _answer(self, link: Link, inbound: Inbound, now: int) -> None:
+        """Send the parser's pongs; follow a close frame of the client, or an error in what it sent."""
+        transport = self._transport
+        if transport is None:
+            return
+        hub = self._endpoint.hub
+        answers = inbound.answers()
+        if inbound.close_code is None:
+            for pong in answers:
+                if hub.receive_control(link, now):
+                    transport.write(pong)
+            return
+        if inbound.close_code == CloseCode.MESSAGE_TOO_BIG and inbound.failure:
+            hub.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now)
+            self._endpoint.pump(link)
+        elif link.state is not LinkState.CLOSING:
+            transport.write(b"".join(answers))
+            hub.closing(link, now)
+        self._ending = True
+        if inbound.failure:  # closing at once would reset the connection and lose our close frame
+            asyncio.get_running_loop().call_later(_LINGER_S, transport.close)
+        else:
+            transport.close()
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    name = transport.get_extra_info("peername")
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
+
+
+def _limit_unsent(transport: asyncio.Transport) -> None:
+    """Keep numbered data out of the kernel: a dead reader would otherwise swallow megabytes of it."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    sock = transport.get_extra_info("socket")
+    if option is not None and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, option, limits.NOTSENT_LOWAT_BYTES)

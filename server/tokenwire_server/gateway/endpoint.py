@@ -1,0 +1,148 @@
+"""The endpoint's shell: clocks, the tick, the timer wheel's drive, and the drain at shutdown."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Final
+
+from tokenwire_schemas.errors import ErrorCode
+from tokenwire_server.core.hub import Hub
+from tokenwire_server.core.session import Link
+from tokenwire_server.core.stats import Observer
+from tokenwire_server.core.states import LinkState
+from tokenwire_server.telemetry.logs import get_log
+
+__all__ = ["Endpoint"]
+
+_log = get_log(__name__)
+
+_TIMER_S: Final = 0.25
+_STALENESS_EVERY: Final = 4  # timer runs
+_DRAIN_STEP_S: Final = 0.05
+
+
+class Endpoint:
+    """Owns the hub's relation to time. All sockets of the endpoint share one; it runs in one event loop."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        update_interval_s: float,
+        origin_allowed: Callable[[str | None], bool],
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.hub = hub
+        self.origin_allowed = origin_allowed
+        self.update_interval_s = update_interval_s
+        self.handshakes_refused: dict[int, int] = {}
+        self.ticks_skipped = 0
+        self.tick_lag: Observer | None = None
+        self.tick_time: Observer | None = None
+        self._wall_ms = wall_ms
+        self._loop = asyncio.get_running_loop()
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._timer_handle: asyncio.TimerHandle | None = None
+        self._start_s = 0.0
+        self._timer_runs = 0
+
+    def now(self) -> int:
+        """Monotonic milliseconds."""
+        return int(self._loop.time() * 1000)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._start_s = self._loop.time()
+        self._plan_tick(1)
+        self._timer_handle = self._loop.call_later(_TIMER_S, self._run_timers)
+
+    def stop(self) -> None:
+        """No more ticks; connections stay as they are."""
+        for handle in (self._tick_handle, self._timer_handle):
+            if handle is not None:
+                handle.cancel()
+        self._tick_handle = self._timer_handle = None
+
+    async def drain(self, seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Tell everybody SERVER_SHUTDOWN and close 1012, spread over ``seconds``; then wait for the farewells.
+
+        ``hurry`` is asked between the steps: once true, the rest is closed at once.
+        """
+        hub = self.hub
+        hub.draining = True
+        links = [link for link in hub.links if link.state is LinkState.CONNECTED]
+        total = len(links)
+        begin = self._loop.time()
+        while links:
+            share = (self._loop.time() - begin + _DRAIN_STEP_S) / max(seconds, _DRAIN_STEP_S)
+            keep = 0 if hurry() or share >= 1.0 else total - math.ceil(total * share)
+            while len(links) > keep:
+                link = links.pop()
+                hub.fail(link, ErrorCode.SERVER_SHUTDOWN, self.now())
+                self.pump(link)
+            if links:
+                await asyncio.sleep(_DRAIN_STEP_S)
+        patience = self._loop.time() + hub.config.close_timeout_ms / 1000
+        while (hub.links or hub.rejected) and self._loop.time() < patience and not hurry():
+            await asyncio.sleep(_DRAIN_STEP_S)
+        for link in list(hub.links):
+            link.socket.abort()
+
+    # --- called by connections -------------------------------------------------------------------------------
+
+    def pump(self, link: Link) -> None:
+        """Write what the hub has for ``link``, as long as the socket takes it."""
+        while data := self.hub.pump(link, self._wall_ms()):
+            link.socket.write(data)
+
+    def opened(self, link: Link, peer: str) -> None:
+        """A handshake succeeded."""
+        _log.info("connection opened", id=link.connection_id, peer=peer, deflate=link.deflater is not None)
+
+    def refused(self, status: int) -> None:
+        """A handshake was answered with an HTTP error."""
+        self.handshakes_refused[status] = self.handshakes_refused.get(status, 0) + 1
+
+    def lost(self, link: Link, error: Exception | None) -> None:
+        """The socket of ``link`` is gone."""
+        code = link.close_with[0] if link.close_with else None
+        _log.info(
+            "connection closed", id=link.connection_id, state=link.state, sent=link.session.sequence, code=code, error=error
+        )
+        self.hub.disconnect(link)
+
+    # --- time ------------------------------------------------------------------------------------------------
+
+    def _plan_tick(self, number: int) -> None:
+        planned = self._start_s + number * self.update_interval_s
+        self._tick_handle = self._loop.call_at(planned, self._tick, number, planned)
+
+    def _tick(self, number: int, planned: float) -> None:
+        begin = self._loop.time()
+        begin_ns = time.perf_counter_ns()
+        for write, data in self.hub.tick(self.now(), self._wall_ms()):
+            write(data)
+        if self.tick_lag is not None:
+            self.tick_lag.observe((begin - planned) * 1000)
+        if self.tick_time is not None:
+            self.tick_time.observe((time.perf_counter_ns() - begin_ns) / 1e6)
+        # A tick that is late is skipped, not doubled: the next one is the first still ahead.
+        end = begin + (time.perf_counter_ns() - begin_ns) / 1e9
+        following = max(number + 1, int((end - self._start_s) / self.update_interval_s) + 1)
+        self.ticks_skipped += following - number - 1
+        self._plan_tick(following)
+
+    def _run_timers(self) -> None:
+        now = self.now()
+        hub = self.hub
+        pings, aborts = hub.timers(now)
+        for link in pings:
+            link.socket.write(hub.ping)
+        for link in aborts:
+            link.socket.abort()
+        self._timer_runs += 1
+        if self._timer_runs % _STALENESS_EVERY == 0:
+            hub.check_staleness(now)
+        for link in hub.take_ready():
+            self.pump(link)
+        self._timer_handle = self._loop.call_later(_TIMER_S, self._run_timers)

@@ -1,0 +1,173 @@
+"""uvicorn's HTTP protocol, with an end to everybody's patience.
+
+uvicorn keeps a connection that never completes its request, and a head of any size. Here:
+
+* no complete head within ``timeout_s`` of the connection, or of the first byte of a later request: 408 (nothing
+  is said to a peer that sent nothing), close
+* no byte of the body within ``timeout_s`` while the application reads, or not all of it within ``timeout_s``
+  once it has answered: the same
+* a head above ``max_head_bytes``: 431, close
+* a peer that does not read its answer for ``timeout_s``: abort
+
+No timer is left once a request is complete or has become a WebSocket.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tokenwire_schemas import limits
+
+__all__ = ["MAX_HEAD_BYTES", "TimedHttpProtocol"]
+
+MAX_HEAD_BYTES: Final = 65_536
+
+
+class TimedHttpProtocol(HttpToolsProtocol):
+    """To give uvicorn as ``Config(http=TimedHttpProtocol)``. The limits are class attributes: derive to change."""
+
+    timeout_s: float = limits.CONNECTION_TIMEOUT_MS / 1000
+    max_head_bytes: int = MAX_HEAD_BYTES
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._request_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0  # parsed of this head
+        self._fed_bytes = 0  # arrived since the last request was complete, parsed or not
+        self._in_head = True
+        self._in_body = False
+        self._refusal = 400
+
+    # --- the connection ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        answered_early = self._in_body and self.cycle is not None and self.cycle.response_complete
+        if self._request_timer is None or (self._in_body and not answered_early):
+            self._arm()
+        self._fed_bytes += len(data)
+        super().data_received(data)
+        if self.parser is None or self.transport.is_closing() or self.transport.get_protocol() is not self:
+            # Gone, or handed over to a WebSocket.
+            self._disarm()
+        elif self._in_head and self._fed_bytes > self.max_head_bytes:
+            self._refuse(431)
+        elif not self._in_body and self._fed_bytes == 0:
+            self._disarm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._set_write_timer(None)
+        super().connection_lost(exc)
+        # uvicorn leaves its keep-alive timer running when a connection ends in an error.
+        self._unset_keepalive_if_required()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._disarm()
+        self._set_write_timer(None)
+        super().handle_websocket_upgrade()
+
+    # --- the parser's callbacks ----------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._in_body, self._head_bytes = True, False, 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers of a chunked body come here too, and count.
+        self._count_head(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body = False, True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head, self._in_body, self._fed_bytes = True, False, 0
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self.max_head_bytes:
+            self._refusal = 431
+            # The parser turns it into its own error, and that reaches send_400_response.
+            raise ValueError("the head of the request is too large")
+
+    # --- the ends ------------------------------------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that can't be understood, unless another answer is under way on this connection."""
+        self._refuse(self._refusal)
+
+    def _refuse(self, status: int) -> None:
+        self._disarm()
+        if self.cycle is None or self.cycle.response_complete:
+            phrase = HTTPStatus(status).phrase
+            self.transport.write(
+                f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                f"content-length: {len(phrase) + 1}\r\nconnection: close\r\n\r\n{phrase}\n".encode()
+            )
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        # close() waits for the peer to read what was written; the peer may never do so.
+        if self._write_timer is None and self.transport.get_write_buffer_size():
+            self._set_write_timer(self.loop.call_later(self.timeout_s, self.transport.abort))
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._request_timer = self.loop.call_later(self.timeout_s, self._timed_out)
+
+    def _disarm(self) -> None:
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
+
+    def _timed_out(self) -> None:
+        self._request_timer = None
+        if self.transport.is_closing():
+            return
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and (self.flow.read_paused or not self._in_body):
+            # Not the peer's fault: either nothing is read until an earlier request is answered, or the next
+            # request waits behind an answer that takes its time.
+            self._arm()
+        elif self._fed_bytes and not self._in_body:
+            self._refuse(408)
+        elif self._in_body and answering and not self.cycle.response_started:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.cycle.response_complete = True
+            self._refuse(408)
+        else:
+            self._close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if not self.transport.is_closing():
+            self._close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._set_write_timer(self.loop.call_later(self.timeout_s, self.transport.abort))
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._set_write_timer(None)
+
+    def _set_write_timer(self, handle: asyncio.TimerHandle | None) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        self._write_timer = handle

@@ -1,0 +1,189 @@
+"""The REST API with its OpenAPI description. Importing this module imports FastAPI: see :mod:`.http`."""
+
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from tokenwire_schemas.errors import CATALOGUE
+from tokenwire_server.gateway.handshake import ENDPOINT
+from tokenwire_server.gateway.http import Answer, Answers, ASGIApp, problem
+from tokenwire_server.gateway.pages import page
+from tokenwire_server.ports import SourceState
+from tokenwire_server.settings import Settings
+
+__all__ = ["build_rest"]
+
+_PREFLIGHT_CACHE_S: Final = 600
+_TEXT: Final[dict[str, Any]] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+_ABOUT: Final = (
+    "The request/response side of the Token Data WebSocket Service v1.0. Live data comes over the WebSocket at "
+    f"{ENDPOINT}; /asyncapi.json describes its messages. Errors are application/problem+json."
+)
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+
+
+class Readiness(BaseModel):
+    """Whether this instance serves live data."""
+
+    ready: bool
+    reason: str | None = Field(None, description="why not; absent when ready")
+    sources: dict[str, SourceState] = Field(description="state of each source, by name")
+
+
+class ErrorRow(BaseModel):
+    """One error code that WebSocket messages carry, and what a client does about it."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    code: str
+    level: Literal["fatal", "error", "warning"]
+    category: str
+    retryable: bool = Field(description="the same request may succeed later, unchanged")
+    close_code: int | None = Field(description="WebSocket close code, where the error can end the connection")
+    meaning: str
+    action: str
+
+
+class ErrorCatalogue(BaseModel):
+    """All error codes; published codes never change their meaning."""
+
+    errors: list[ErrorRow]
+
+
+def _problem_schema(description: str) -> dict[str, Any]:
+    reference = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {"application/problem+json": {"schema": reference}}}
+
+
+def _response(answer: Answer) -> Response:
+    status, body, headers = answer
+    return Response(body, status, headers)
+
+
+@lru_cache(maxsize=8)
+def _asyncapi(server_url: str) -> bytes:
+    from tokenwire_schemas.asyncapi import asyncapi_document  # noqa: PLC0415 - built from all schemas, rarely asked for
+
+    return msgspec.json.encode(asyncapi_document(server_url))
+
+
+def build_rest(answers: Answers, settings: Settings) -> ASGIApp:
+    """The described application, wrapped in what other origins are allowed."""
+    app = FastAPI(title="tokenwire", version="1.0", description=_ABOUT, docs_url=None, redoc_url=None)
+    _add_probes(app, answers)
+    _add_descriptions(app, settings)
+    _add_problems(app)
+    # Problem is referred to by hand, since FastAPI knows no media type for errors but its own.
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        document["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return CORSMiddleware(
+        app,  # type: ignore[arg-type]
+        allow_origins=settings.effective_origins,
+        allow_methods=("GET", "HEAD"),
+        max_age=_PREFLIGHT_CACHE_S,
+    )
+
+
+def _add_probes(app: FastAPI, answers: Answers) -> None:
+    """The paths that are answered before this application is asked; here for their description, for requests
+    of other origins and for OPTIONS. All handlers are ``async``: plain functions would each need a thread."""
+
+    @app.get("/", summary="A live page for browsers, else a list of paths", response_class=Response)
+    async def index(request: Request) -> Response:
+        return _response(answers.index(request.headers.get("accept", "")))
+
+    @app.get("/health", summary="OK while the process lives", response_class=Response, responses={200: _TEXT})
+    async def health() -> Response:
+        return _response(answers.health())
+
+    @app.get(
+        "/ready",
+        summary="Whether this instance serves live data",
+        responses={
+            200: {"model": Readiness},
+            503: {"model": Readiness, "description": "Draining, or no source delivers"},
+        },
+    )
+    async def ready() -> Response:
+        return _response(answers.ready())
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response, responses={200: _TEXT})
+    async def metrics() -> Response:
+        return _response(answers.metrics())
+
+    @app.get(
+        ENDPOINT,
+        summary="The WebSocket endpoint",
+        description="Upgrade to WebSocket to receive live token data; the messages are described in /asyncapi.json.",
+        status_code=101,
+        response_class=Response,
+        response_description="Switching to WebSocket",
+        responses={426: _problem_schema("Asked without an upgrade")},
+    )
+    async def token_data() -> Response:
+        return _response(answers.upgrade_required())
+
+
+def _add_descriptions(app: FastAPI, settings: Settings) -> None:
+    rows = [ErrorRow.model_validate(msgspec.to_builtins(entry)) for entry in CATALOGUE.values()]
+
+    @app.get("/api/v1/errors", summary="The error catalogue")
+    async def errors() -> ErrorCatalogue:
+        return ErrorCatalogue(errors=rows)
+
+    @app.get("/asyncapi.json", summary="The WebSocket messages, as AsyncAPI 3", response_class=JSONResponse)
+    async def asyncapi(request: Request) -> Response:
+        scheme = "wss" if request.url.scheme == "https" else "ws"
+        host = request.headers.get("host") or f"{settings.host}:{settings.port}"
+        return Response(_asyncapi(f"{scheme}://{host}"), media_type="application/json")
+
+    @app.get("/docs", summary="This description, to read", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        body, policy = page("docs")
+        return HTMLResponse(body, headers={"content-security-policy": policy, "referrer-policy": "no-referrer"})
+
+
+def _add_problems(app: FastAPI) -> None:
+    async def http_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        detail = error.detail
+        if error.status_code == 404 and detail == "Not Found":
+            detail = "there is nothing here; GET / lists what there is"
+        elif error.status_code == 405:
+            detail = f"{request.method} is not possible here; use GET"
+        return _response(problem(error.status_code, detail, request.url.path, error.headers))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        detail = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        return _response(problem(422, detail, request.url.path))
+
+    async def failed(request: Request, _: Exception) -> Response:
+        return _response(problem(500, "the server failed; the fault is its own", request.url.path))
+
+    app.add_exception_handler(HTTPException, http_problem)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, failed)

@@ -1,0 +1,62 @@
+"""uvicorn's server with our drain in front of its shutdown, and signals that end the process with status 0."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+
+from uvicorn.config import Config
+from uvicorn.server import HANDLED_SIGNALS, Server
+
+from tokenwire_server.gateway.endpoint import Endpoint
+
+__all__ = ["GatewayServer"]
+
+
+class GatewayServer(Server):
+    """Serves until a signal; the first one drains, a second one hurries."""
+
+    def __init__(self, config: Config, endpoint: Endpoint, drain_s: float, on_started: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._endpoint = endpoint
+        self._drain_s = drain_s
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, begin to tick, and report the port that was bound."""
+        await super().startup(sockets)
+        if self.started:
+            self._endpoint.start()
+            self._on_started(self.servers[0].sockets[0].getsockname()[1])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell and close every connection within the drain time (``/ready`` says 503 meanwhile), then stop."""
+        await self._endpoint.drain(self._drain_s, hurry=lambda: self.force_exit)
+        self._endpoint.stop()
+        await super().shutdown(sockets)
+
+    def _log_started_message(self, listeners: object) -> None:
+        """The announcement is the application's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handle SIGINT and SIGTERM while serving, and do not raise them again: a drained exit is a good exit."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in HANDLED_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in HANDLED_SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    def _on_signal(self) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True

@@ -1,0 +1,255 @@
+"""The market: every token's newest price, market cap and rolling turnover, from trades.
+
+Each source has its own event clock, since a tape brings its own time. A token's windows stand at the later
+of its source's clock and its own newest trade. A token belongs to the source that announced it first: one
+writer per token is what makes its versions contiguous.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from heapq import heappop, heappush
+from typing import Final
+
+from tokenwire_schemas.messages import TokenUpdateData, Volume
+from tokenwire_server.market.decimals import EXACT, ZERO, canonical
+from tokenwire_server.market.registry import DEFAULT_CHAIN, Registry, Resolution
+from tokenwire_server.market.rolling import Rolling
+from tokenwire_server.market.trades import TokenInfo, Trade
+from tokenwire_server.validation.trades import validate_token
+
+__all__ = ["DEDUPE_TRADES", "MAX_TOKENS", "VERSION_SHIFT", "Market", "TokenState"]
+
+MAX_TOKENS: Final = 10_000
+DEDUPE_TRADES: Final = 512  # at least this many trade ids, at most twice as many, are remembered per token
+VERSION_SHIFT: Final = 10  # versions start at start_ms << 10: a start is never overtaken below 1000 changes/ms
+
+_multiply: Final = EXACT.multiply
+
+
+class TokenState:
+    """One token's newest value. ``version`` rises by one with every change of the value that is sent."""
+
+    __slots__ = (
+        "_older_ids",
+        "_queued_ms",
+        "_recent_ids",
+        "_rolling",
+        "address",
+        "price",
+        "source",
+        "source_time_ms",
+        "supply",
+        "symbol",
+        "version",
+    )
+
+    def __init__(self, address: str, info: TokenInfo, source: str, version: int) -> None:
+        self.address = address
+        self.symbol = info.symbol
+        self.source = source
+        self.version = version
+        self.price: Decimal | None = None
+        self.supply = info.supply
+        self.source_time_ms = 0  # event time of the newest trade, Unix ms
+        self._rolling = Rolling()
+        self._recent_ids: set[str] = set()
+        self._older_ids: set[str] = set()
+        self._queued_ms: int | None = None  # when the market looks at this token's expiry next
+
+    @property
+    def has_value(self) -> bool:
+        """False until the first price."""
+        return self.price is not None
+
+    @property
+    def market_cap(self) -> Decimal:
+        """price * supply, exactly; 0 while either is unknown."""
+        return ZERO if self.price is None or self.supply is None else _multiply(self.price, self.supply)
+
+    def data(self) -> TokenUpdateData:
+        """The value in canonical decimal strings. Raises ValueError before the first price."""
+        if self.price is None:
+            raise ValueError(f"{self.address} has no value yet")
+        h24, h1, m5 = self._rolling.totals
+        return TokenUpdateData(
+            address=self.address,
+            price=canonical(self.price),
+            market_cap=canonical(self.market_cap),
+            volume=Volume(h24=canonical(h24), h1=canonical(h1), m5=canonical(m5)),
+        )
+
+    def seen_before(self, trade_id: str) -> bool:
+        """Remember a trade id; True when it is among the remembered ones already."""
+        recent = self._recent_ids
+        if trade_id in recent or trade_id in self._older_ids:
+            return True
+        if len(recent) >= DEDUPE_TRADES:  # two generations: forgetting costs nothing per trade
+            self._older_ids = recent
+            recent = self._recent_ids = set()
+        recent.add(trade_id)
+        return False
+
+    def fold(self, trade: Trade, now_ms: int) -> bool:
+        """Apply a trade while the clock shows ``now_ms``; True when the value changed."""
+        rolling = self._rolling
+        before = rolling.totals
+        price = self.price
+        time_ms = trade.time_ms
+        rolling.advance(now_ms)
+        rolling.add(time_ms, _multiply(trade.price, trade.amount))
+        if time_ms >= self.source_time_ms:
+            self.source_time_ms = time_ms
+            self.price = trade.price
+        return self.price != price or rolling.totals != before
+
+    def expire(self, now_ms: int) -> bool:
+        """Let time pass without a trade; True when the value changed."""
+        return self._rolling.advance(now_ms)
+
+    def next_expiry_ms(self) -> int | None:
+        """Event time of the next change that needs no trade."""
+        return self._rolling.next_expiry_ms
+
+
+class _Clock:
+    """One source's event clock and the queue of its tokens' next expiries."""
+
+    __slots__ = ("now_ms", "queue")
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self.queue: list[tuple[int, str, TokenState]] = []  # a heap; an entry whose time is not _queued_ms is void
+
+
+class Market:
+    """All tokens. ``on_change(token)`` is called once for every change, after the token's version rose.
+
+    ``start_ms`` (Unix ms) and ``version_floor`` (the highest version ever stored, if any) give the version
+    that all tokens start above. Trades must have passed ``validation.trades``; descriptions are judged here.
+
+    A trade that changes nothing visible makes no version: a repeated one (``duplicates``), or one older than
+    every window (counted in ``late``). A trade older than the token's newest changes volumes, not the price;
+    of several trades at one time the last delivered sets the price.
+    """
+
+    def __init__(
+        self,
+        on_change: Callable[[TokenState], None],
+        start_ms: int,
+        max_tokens: int = MAX_TOKENS,
+        *,
+        version_floor: int = 0,
+        default_chain: str = DEFAULT_CHAIN,
+    ) -> None:
+        self.trades = 0  # applied
+        self.late = 0  # of those, older than the token's newest
+        self.duplicates = 0  # dropped
+        self.unknown = 0  # dropped: no such token
+        self.foreign = 0  # dropped: the token, or the description's token, belongs to another source
+        self.tokens_refused = 0  # descriptions beyond max_tokens, or invalid
+        self.changes = 0  # versions made
+        self._on_change = on_change
+        self._first_version = max(version_floor, start_ms << VERSION_SHIFT)
+        self._registry = Registry(max_tokens, default_chain)
+        self._tokens: dict[str, TokenState] = {}
+        self._clocks: dict[str, _Clock] = {}
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __iter__(self) -> Iterator[TokenState]:
+        """Tokens in order of arrival."""
+        return iter(self._tokens.values())
+
+    def get(self, address: str) -> TokenState | None:
+        """The token with this wire address, as registered."""
+        return self._tokens.get(address)
+
+    def resolve(self, name: str) -> Resolution:
+        """What a client's name for a token means; see ``market.registry``."""
+        return self._registry.resolve(name)
+
+    def event_now_ms(self, source: str) -> int:
+        """The source's event clock (Unix ms), 0 before it was first told."""
+        clock = self._clocks.get(source)
+        return 0 if clock is None else clock.now_ms
+
+    def add_tokens(self, source: str, infos: Sequence[TokenInfo]) -> None:
+        """Announce tokens; repeating is harmless. A newly known or different supply changes the market cap."""
+        for info in infos:
+            address = self._registry.add(info) if validate_token(info) is None else None
+            if address is None:
+                self.tokens_refused += 1
+                continue
+            token = self._tokens.get(address)
+            if token is None:
+                self._tokens[address] = TokenState(address, info, source, self._first_version)
+            elif token.source != source:
+                self.foreign += 1
+            elif info.supply is not None and info.supply != token.supply:
+                token.supply = info.supply
+                if token.has_value:
+                    self._changed(token)
+
+    def apply(self, source: str, trade: Trade) -> None:
+        """Fold one validated trade into its token."""
+        token = self._tokens.get(trade.address)
+        if token is None:
+            token = self._tokens.get(self._registry.find(trade.address) or "")
+            if token is None:
+                self.unknown += 1
+                return
+        if token.source != source:
+            self.foreign += 1
+            return
+        if token.seen_before(trade.trade_id):
+            self.duplicates += 1
+            return
+        self.trades += 1
+        if trade.time_ms < token.source_time_ms:
+            self.late += 1
+        clock = self._clocks.get(source) or self._clock(source)
+        changed = token.fold(trade, clock.now_ms)
+        queued_ms = token._queued_ms
+        # A newer trade cannot bring the next expiry forward; only the first and a late one can.
+        if queued_ms is None or trade.time_ms < token.source_time_ms:
+            self._queue(clock, token)
+        if changed:
+            self._changed(token)
+
+    def advance(self, source: str, event_now_ms: int) -> bool:
+        """The source's event time moved to ``event_now_ms`` (Unix ms; never back): expire what is due.
+
+        Only tokens with something due are touched. True when any token changed.
+        """
+        clock = self._clocks.get(source) or self._clock(source)
+        if event_now_ms <= clock.now_ms:
+            return False
+        clock.now_ms = event_now_ms
+        queue = clock.queue
+        any_change = False
+        while queue and queue[0][0] <= event_now_ms:
+            due_ms, _, token = heappop(queue)
+            if due_ms != token._queued_ms:
+                continue
+            token._queued_ms = None
+            changed = token.expire(event_now_ms)
+            self._queue(clock, token)
+            if changed:
+                any_change = True
+                self._changed(token)
+        return any_change
+
+    def _clock(self, source: str) -> _Clock:
+        return self._clocks.setdefault(source, _Clock())
+
+    def _queue(self, clock: _Clock, token: TokenState) -> None:
+        due_ms = token.next_expiry_ms()
+        if due_ms is not None and (token._queued_ms is None or due_ms < token._queued_ms):
+            token._queued_ms = due_ms
+            heappush(clock.queue, (due_ms, token.address, token))
+
+    def _changed(self, token: TokenState) -> None:
+        token.version += 1
+        self.changes += 1
+        self._on_change(token)

@@ -1,0 +1,112 @@
+"""From sources to the board: validation, market, hub. The sink of every source and the directory of the hub."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tokenwire_server.core.hub import Hub, HubConfig
+from tokenwire_server.core.staleness import SourceHealth
+from tokenwire_server.market.market import Market, TokenState
+from tokenwire_server.market.registry import Resolution
+from tokenwire_server.market.trades import TokenInfo, Trade
+from tokenwire_server.ports import Source, SourceState
+from tokenwire_server.telemetry.logs import get_log
+from tokenwire_server.validation.trades import validate_trade
+
+__all__ = ["Pipeline"]
+
+_log = get_log(__name__)
+
+
+class Pipeline:
+    """Wires the market to the hub. Calls are synchronous and never raise for bad data.
+
+    ``monotonic_ms`` is the hub's clock, ``wall_ms`` Unix time.
+    """
+
+    def __init__(
+        self,
+        max_tokens: int,
+        monotonic_ms: Callable[[], int],
+        wall_ms: Callable[[], int],
+        config: HubConfig | None = None,
+    ) -> None:
+        self.market = Market(self._changed, wall_ms(), max_tokens)
+        self.hub = Hub(self, monotonic_ms(), config)
+        self.rejections: dict[tuple[str, str], int] = {}  # by source and reason
+        self.accepted: dict[str, int] = {}  # trades that passed validation, by source
+        self.states: dict[str, SourceState] = {}
+        self._monotonic_ms = monotonic_ms
+        self._wall_ms = wall_ms
+
+    def add_source(self, source: Source) -> None:
+        """Know a source before it runs."""
+        self.states[source.name] = SourceState.STARTING
+        self.hub.staleness.sources[source.name] = SourceHealth(source.cadence_ms, self._monotonic_ms())
+
+    # --- Sink ------------------------------------------------------------------------------------------------
+
+    def tokens(self, source: str, tokens: Sequence[TokenInfo]) -> None:
+        """Announce tokens."""
+        self.market.add_tokens(source, tokens)
+
+    def trades(self, source: str, trades: Sequence[Trade]) -> None:
+        """Validate trades and fold them into the market."""
+        market = self.market
+        present_ms = market.event_now_ms(source) or self._wall_ms()
+        accepted = 0
+        for trade in trades:
+            rejection = validate_trade(trade, present_ms)
+            if rejection is None:
+                market.apply(source, trade)
+                accepted += 1
+            else:
+                self.rejected(source, rejection.reason, rejection.detail)
+        self.accepted[source] = self.accepted.get(source, 0) + accepted
+
+    def clock(self, source: str, event_time_ms: int) -> None:
+        """Event time moved on, and the source is alive."""
+        self._alive(source)
+        self.market.advance(source, event_time_ms)
+
+    def rejected(self, source: str, reason: str, detail: str) -> None:
+        """Count what could not be used; the log tells of the first of each kind."""
+        key = (source, reason)
+        count = self.rejections.get(key, 0) + 1
+        self.rejections[key] = count
+        if count == 1:
+            _log.warning("data rejected", source=source, reason=reason, detail=detail)
+
+    def state(self, source: str, state: SourceState, detail: str = "") -> None:
+        """The source changed its state."""
+        if self.states.get(source) is not state:
+            self.states[source] = state
+            _log.info("source state", source=source, state=state, detail=detail)
+
+    # --- Directory -------------------------------------------------------------------------------------------
+
+    def resolve(self, name: str) -> Resolution:
+        """What a client's name for a token means."""
+        return self.market.resolve(name)
+
+    def value(self, address: str) -> TokenState | None:
+        """The token at exactly this wire address."""
+        return self.market.get(address)
+
+    # --- Status ----------------------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """The server is shutting down."""
+        return self.hub.draining
+
+    def source_states(self) -> Mapping[str, SourceState]:
+        """Every source's state."""
+        return self.states
+
+    def _changed(self, token: TokenState) -> None:
+        board = self.hub.board
+        board.changed(board.row(token), self._monotonic_ms())
+
+    def _alive(self, source: str) -> None:
+        health = self.hub.staleness.sources.get(source)
+        if health is not None:
+            health.alive_ms = self._monotonic_ms()
