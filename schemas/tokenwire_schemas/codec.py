@@ -8,17 +8,19 @@ import json
 import math
 import re
 from json import JSONDecodeError
-from typing import Final, Never
+from typing import Final, Never, TypeVar
 
 import msgspec
 
 from tokenwire_schemas.errors import ErrorCode
+from tokenwire_schemas.extension_messages import ExtendedServerMessage
 from tokenwire_schemas.limits import MAX_SEQUENCE, MAX_TOKEN_NAME_CHARS
 from tokenwire_schemas.messages import ServerMessage
 
 __all__ = [
     "CodecError",
     "decode_client_message",
+    "decode_extended_message",
     "decode_server_message",
     "echo_name",
     "encode_data",
@@ -111,6 +113,8 @@ def envelope(message_type: str, sequence: int, timestamp: int, data: bytes) -> b
     )
 
 
+_T = TypeVar("_T")
+_extended_message: Final[msgspec.json.Decoder[ExtendedServerMessage]] = msgspec.json.Decoder(ExtendedServerMessage)
 _server_message: Final[msgspec.json.Decoder[ServerMessage]] = msgspec.json.Decoder(ServerMessage)
 
 
@@ -120,8 +124,22 @@ def decode_server_message(text: str | bytes) -> ServerMessage:
     Raises:
         CodecError: INVALID_JSON when the text is not JSON; INVALID_MESSAGE when it is no v1.0 message.
     """
+    return _typed(_server_message, text)
+
+
+def decode_extended_message(text: str | bytes) -> ExtendedServerMessage:
+    """A message of a server that granted capabilities, typed; reads strict ones too, as their extended kind.
+
+    Raises:
+        CodecError: INVALID_JSON when the text is not JSON; INVALID_MESSAGE when it is no message of v1.0 or
+            of its extensions.
+    """
+    return _typed(_extended_message, text)
+
+
+def _typed(decoder: msgspec.json.Decoder[_T], text: str | bytes) -> _T:
     try:
-        return _server_message.decode(text)
+        return decoder.decode(text)
     except msgspec.ValidationError as error:
         raise CodecError(ErrorCode.INVALID_MESSAGE, str(error)) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
-import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from uvicorn.config import Config
 
@@ -19,17 +21,29 @@ from tokenwire_server.gateway.server import GatewayServer
 from tokenwire_server.instruments import build_instruments
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Source, SourceState
-from tokenwire_server.preflight import preflight
+from tokenwire_server.preflight import bind_socket, raise_file_limit, tls_context
 from tokenwire_server.settings import Settings
-from tokenwire_server.sources import build_sources
 from tokenwire_server.telemetry.logs import configure_logging, get_log
+from tokenwire_server.telemetry.metrics import Metrics
 
-__all__ = ["serve"]
+__all__ = ["Running", "running", "serve"]
 
 _log = get_log(__name__)
 
-_KEEP_ALIVE_S = 5
-_HTTP_SHUTDOWN_S = 3
+_KEEP_ALIVE_S: Final = 5
+_HTTP_SHUTDOWN_S: Final = 3
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that listens: its ``url`` and ``port``, and its parts for those who embed it."""
+
+    url: str
+    port: int
+    pipeline: Pipeline
+    endpoint: Endpoint
+    metrics: Metrics
+    server: GatewayServer
 
 
 def serve(settings: Settings) -> int:
@@ -39,36 +53,59 @@ def serve(settings: Settings) -> int:
         UserError: something the user can mend (a busy port, an unreadable tape or certificate …).
     """
     configure_logging(settings.log_level, settings.log_format, access_log=settings.access_log)
-    preflight(settings)
+    for notice in settings.notices:
+        _log.warning(notice)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(settings))
+        runner.run(_serve(settings))
+    return 0
 
 
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop  # noqa: PLC0415 - absent where it has no build
     except ImportError:
         return None
-    return uvloop.Loop
+    return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings) -> None:
+    from tokenwire_server.sources import build_sources
+    async with running(settings, build_sources(settings), handle_signals=True) as started:
+        _announce(settings, started)
+        await started.server.finished.wait()
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    sources: Sequence[Source],
+    hub_config: HubConfig | None = None,
+    *,
+    handle_signals: bool = False,
+) -> AsyncIterator[Running]:
+    """Serve within the block; leaving it drains and stops. Port 0 takes a free one.
+
+    Raises:
+        UserError: the port, the certificate or the limit of open files is not as it must be.
+    """
     loop = asyncio.get_running_loop()
-    sources = build_sources(settings)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        tls_context(settings.tls_cert, settings.tls_key)
+    raise_file_limit(settings.max_connections)
+    listener = bind_socket(settings.host, settings.port)
+    port: int = listener.getsockname()[1]
     pipeline = Pipeline(
         settings.max_tokens,
         lambda: int(loop.time() * 1000),
         lambda: time.time_ns() // 1_000_000,
-        HubConfig(max_connections=settings.max_connections),
+        hub_config or HubConfig(max_connections=settings.max_connections),
     )
     endpoint = Endpoint(pipeline.hub, settings.update_interval_s, settings.origin_allowed)
     metrics = build_instruments(pipeline, endpoint, settings.otlp_endpoint)
     config = Config(
         build_http_app(pipeline, metrics.exposition, settings),
-        host=settings.host,
-        port=settings.port,
         http=TimedHttpProtocol,
-        ws=dispatcher(endpoint),
+        ws=cast(Any, dispatcher(endpoint)),
         lifespan="off",
         log_config=None,
         access_log=settings.access_log,
@@ -78,42 +115,48 @@ async def _serve(settings: Settings) -> int:
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
-    server = GatewayServer(config, endpoint, settings.drain_s, lambda port: _announce(settings, port))
-    tasks = [asyncio.create_task(_run_source(source, pipeline), name=source.name) for source in sources]
-    gc.collect()
-    gc.freeze()
+    server = GatewayServer(config, endpoint, settings.drain_s, handle_signals=handle_signals)
+    for source in sources:
+        pipeline.add_source(source)
+    feeding = [asyncio.create_task(_run_source(source, pipeline), name=source.name) for source in sources]
+    serving = asyncio.create_task(server.serve([listener]), name="serve")
+    listening = asyncio.create_task(server.listening.wait())
     try:
-        await server.serve()
+        await asyncio.wait((listening, serving), return_when=asyncio.FIRST_COMPLETED)
+        gc.collect()
+        gc.freeze()  # what lives now lives on; collections needn't look at it again
+        yield Running(_url(settings, port), port, pipeline, endpoint, metrics, server)
     finally:
-        for task in tasks:
+        listening.cancel()
+        server.should_exit = True
+        await serving
+        for task in feeding:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*feeding, return_exceptions=True)
         metrics.shutdown()
-    return 0
 
 
 async def _run_source(source: Source, pipeline: Pipeline) -> None:
     """Run one source; a defect in it must not take the server down, but is never silent."""
-    pipeline.add_source(source)
     try:
         await source.run(pipeline)
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+    except Exception as error:  # whatever it is, the others go on
         pipeline.state(source.name, SourceState.FAILED, repr(error))
         _log.error("source failed", exc_info=error, source=source.name)
 
 
-def _announce(settings: Settings, port: int) -> None:
-    scheme = "wss" if settings.tls_cert else "ws"
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+def _url(settings: Settings, port: int) -> str:
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
     host = f"[{host}]" if ":" in host else host
-    url = f"{scheme}://{host}:{port}{ENDPOINT}"
-    page = f"{'https' if settings.tls_cert else 'http'}://{host}:{port}/"
+    return f"{'wss' if settings.tls_cert else 'ws'}://{host}:{port}{ENDPOINT}"
+
+
+def _announce(settings: Settings, started: Running) -> None:
+    page = started.url.replace("ws", "http", 1).removesuffix(ENDPOINT) + "/"
     subscribe = '{"type":"subscription","data":{"action":"subscribe","tokens":["DOGE","PEPE"]}}'
     lines = [
-        f"Token Data WebSocket v1.0 on {url}",
-        f"  try it:    npx -y wscat -c {url} -x '{subscribe}' -w 20",
+        f"Token Data WebSocket v1.0 on {started.url}",
+        f"  try it:    npx -y wscat -c {started.url} -x '{subscribe}' -w 20",
         f"  browser:   {page}    health: {page}health    metrics: {page}metrics",
         "  stop with Ctrl-C",
     ]

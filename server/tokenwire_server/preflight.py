@@ -8,11 +8,29 @@ from typing import Final
 
 from tokenwire_schemas import limits
 from tokenwire_server.errors import UserError
+from tokenwire_server.settings import Settings
+from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["RESERVED_FILES", "bind_socket", "raise_file_limit", "tls_context"]
+__all__ = ["RESERVED_FILES", "bind_socket", "preflight", "raise_file_limit", "tls_context"]
 
 RESERVED_FILES: Final = 100  # sources, REST requests, logs, the interpreter's own
 _BACKLOG: Final = 2048
+
+_log = get_log(__name__)
+
+
+def preflight(settings: Settings) -> None:
+    """All checks before a start with ``settings``; logs what the settings have to say about names without effect.
+
+    Raises:
+        UserError: in one line, for the first check that fails.
+    """
+    for notice in settings.notices:
+        _log.warning(notice)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        tls_context(settings.tls_cert, settings.tls_key)
+    raise_file_limit(settings.max_connections)
+    bind_socket(settings.host, settings.port).close()
 
 
 def bind_socket(host: str, port: int) -> socket.socket:

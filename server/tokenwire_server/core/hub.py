@@ -104,6 +104,7 @@ class Hub:
         self.sets.leave(link.session)
         self._ready.pop(link, None)
         self.stats.closed += 1
+        link.let_go()
 
     def fail(
         self,

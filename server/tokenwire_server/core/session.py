@@ -37,6 +37,22 @@ class Socket(Protocol):
         """End the socket at once, with whatever it holds."""
 
 
+class _Gone:
+    """In place of a socket that is no more."""
+
+    def write(self, data: bytes, /) -> None:
+        """Nobody is there."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        """It has ended already."""
+
+
+_GONE = _Gone()
+
+
 class Link:
     """One socket. Times are monotonic milliseconds; ``slot`` is its entry in the timer wheel."""
 
@@ -58,6 +74,12 @@ class Link:
         self.close_with: tuple[int, str] | None = None
         self.close_due_ms: int | None = None
         self.limiter: Limiter | None = None
+
+    def let_go(self) -> None:
+        """Forget the socket: the timer wheel holds the link a little longer, and must not hold that as well."""
+        self.socket = _GONE
+        self.session.write = _GONE.write
+        self.limiter = None
 
     def drain(self, board: Board, timestamp: int, stats: "Drained") -> bytes:
         """What may be written now, at most about 64 KiB: replies, then values that wait, then a due close."""

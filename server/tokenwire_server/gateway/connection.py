@@ -6,12 +6,14 @@ It has no task and no timer of its own, and keeps nothing but its link while not
 import asyncio
 import socket
 import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from websockets.exceptions import InvalidHeader
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode
@@ -50,7 +52,7 @@ class Connection(asyncio.Protocol):
         """Answer the upgrade ``request`` (its head, complete) that arrived on ``transport``."""
         endpoint = self._endpoint
         self._transport = transport
-        protocol = ServerProtocol(subprotocols=[SUBPROTOCOL], max_size=limits.MAX_MESSAGE_BYTES)
+        protocol = ServerProtocol(select_subprotocol=_select_subprotocol, max_size=limits.MAX_MESSAGE_BYTES)
         protocol.receive_data(request)
         events = protocol.events_received()
         if not events or not isinstance(events[0], Request):
@@ -201,6 +203,10 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(_LINGER_S, transport.close)
         else:
             transport.close()
+
+
+def _select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
 def _peer(transport: asyncio.Transport) -> str:

@@ -7,7 +7,7 @@ hand-over is complete, an iteration of the event loop later.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -36,8 +36,7 @@ class _Dispatcher(asyncio.Protocol):
         self._target: asyncio.Protocol | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without deriving from it
 
     def data_received(self, data: bytes) -> None:
         transport = self._transport

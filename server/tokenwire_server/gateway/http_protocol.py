@@ -35,11 +35,17 @@ class TimedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0  # parsed of this head
-        self._fed_bytes = 0  # arrived since the last request was complete, parsed or not
-        self._in_head = True
+        self._begun = False  # a request has begun and is not complete
+        self._begun_now = False  # ... in the chunk that is being parsed
         self._in_body = False
+        self._head_bytes = 0  # of this head, as far as the parser reported it
+        self._head_fed_bytes = 0  # of this head, in chunks after its first
+        self._handed_over = False
         self._refusal = 400
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     # --- the connection ----------------------------------------------------------------------------------------
 
@@ -48,18 +54,25 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
-        answered_early = self._in_body and self.cycle is not None and self.cycle.response_complete
-        if self._request_timer is None or (self._in_body and not answered_early):
-            self._arm()
-        self._fed_bytes += len(data)
+        self._begun_now = False
         super().data_received(data)
-        if self.parser is None or self.transport.is_closing() or self.transport.get_protocol() is not self:
-            # Gone, or handed over to a WebSocket.
-            self._disarm()
-        elif self._in_head and self._fed_bytes > self.max_head_bytes:
-            self._refuse(431)
-        elif not self._in_body and self._fed_bytes == 0:
-            self._disarm()
+        if self._handed_over or self.transport.is_closing():
+            return
+        if not self._begun:
+            if self._answering:
+                self._disarm()
+            elif self._request_timer is None:
+                # Bytes that begin no request, such as empty lines, have ended uvicorn's keep-alive timer.
+                self._arm()
+        elif self._in_body:
+            # Each byte buys time only while somebody waits for it; after the answer the time runs out.
+            if self._answering or self._request_timer is None:
+                self._arm()
+        elif not self._begun_now:
+            # The parser reports a name or value only when it is complete; an endless one is counted here.
+            self._head_fed_bytes += len(data)
+            if self._head_fed_bytes > self.max_head_bytes:
+                self._refuse(431)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -69,6 +82,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     def handle_websocket_upgrade(self) -> None:
+        self._handed_over = True
         self._disarm()
         self._set_write_timer(None)
         super().handle_websocket_upgrade()
@@ -76,7 +90,10 @@ class TimedHttpProtocol(HttpToolsProtocol):
     # --- the parser's callbacks ----------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._in_head, self._in_body, self._head_bytes = True, False, 0
+        self._begun = self._begun_now = True
+        self._in_body = False
+        self._head_bytes = self._head_fed_bytes = 0
+        self._arm()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -89,12 +106,12 @@ class TimedHttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._in_body = False, True
+        self._in_body = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._in_head, self._in_body, self._fed_bytes = True, False, 0
+        self._begun = self._in_body = False
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
@@ -106,12 +123,18 @@ class TimedHttpProtocol(HttpToolsProtocol):
     # --- the ends ------------------------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a request that can't be understood, unless another answer is under way on this connection."""
+        """Refuse a request that can't be parsed."""
         self._refuse(self._refusal)
 
     def _refuse(self, status: int) -> None:
+        """Answer with ``status`` and close; without the answer if that of an earlier request is under way."""
         self._disarm()
-        if self.cycle is None or self.cycle.response_complete:
+        waiting_for_body = self._in_body and self._answering and not self.cycle.response_started
+        if waiting_for_body:
+            # The application sees a client that left, and what it still sends is dropped.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if waiting_for_body or not self._answering:
             phrase = HTTPStatus(status).phrase
             self.transport.write(
                 f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -138,22 +161,16 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._request_timer = None
         if self.transport.is_closing():
             return
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering and (self.flow.read_paused or not self._in_body):
-            # Not the peer's fault: either nothing is read until an earlier request is answered, or the next
-            # request waits behind an answer that takes its time.
+        if self._answering and (self.flow.read_paused or not self._in_body):
+            # Not the peer's fault: nothing is read, or the next request waits, until an answer is complete.
             self._arm()
-        elif self._fed_bytes and not self._in_body:
-            self._refuse(408)
-        elif self._in_body and answering and not self.cycle.response_started:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            self.cycle.response_complete = True
+        elif self._begun and not (self._in_body and not self._answering):
             self._refuse(408)
         else:
             self._close()
 
     def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, even if the peer has not read all of the last answer."""
         if not self.transport.is_closing():
             self._close()
 

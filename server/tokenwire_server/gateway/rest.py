@@ -100,7 +100,7 @@ def build_rest(answers: Answers, settings: Settings) -> ASGIApp:
 
     app.openapi = openapi  # type: ignore[method-assign]
     return CORSMiddleware(
-        app,  # type: ignore[arg-type]
+        app,
         allow_origins=settings.effective_origins,
         allow_methods=("GET", "HEAD"),
         max_age=_PREFLIGHT_CACHE_S,

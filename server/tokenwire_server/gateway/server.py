@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 from uvicorn.config import Config
 from uvicorn.server import HANDLED_SIGNALS, Server
@@ -18,24 +18,34 @@ __all__ = ["GatewayServer"]
 class GatewayServer(Server):
     """Serves until a signal; the first one drains, a second one hurries."""
 
-    def __init__(self, config: Config, endpoint: Endpoint, drain_s: float, on_started: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        endpoint: Endpoint,
+        drain_s: float,
+        *,
+        handle_signals: bool = True,
+    ) -> None:
         super().__init__(config)
         self._endpoint = endpoint
         self._drain_s = drain_s
-        self._on_started = on_started
+        self.listening = asyncio.Event()
+        self.finished = asyncio.Event()
+        self._handle_signals = handle_signals
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, begin to tick, and report the port that was bound."""
+        """Listen and begin to tick."""
         await super().startup(sockets)
         if self.started:
             self._endpoint.start()
-            self._on_started(self.servers[0].sockets[0].getsockname()[1])
+            self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell and close every connection within the drain time (``/ready`` says 503 meanwhile), then stop."""
         await self._endpoint.drain(self._drain_s, hurry=lambda: self.force_exit)
         self._endpoint.stop()
         await super().shutdown(sockets)
+        self.finished.set()
 
     def _log_started_message(self, listeners: object) -> None:
         """The announcement is the application's."""
@@ -43,7 +53,7 @@ class GatewayServer(Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Handle SIGINT and SIGTERM while serving, and do not raise them again: a drained exit is a good exit."""
-        if threading.current_thread() is not threading.main_thread():
+        if not self._handle_signals or threading.current_thread() is not threading.main_thread():
             yield
             return
         loop = asyncio.get_running_loop()

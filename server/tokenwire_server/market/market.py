@@ -114,11 +114,12 @@ class TokenState:
 class _Clock:
     """One source's event clock and the queue of its tokens' next expiries."""
 
-    __slots__ = ("now_ms", "queue")
+    __slots__ = ("now_ms", "pushed", "queue")
 
     def __init__(self) -> None:
         self.now_ms = 0
-        self.queue: list[tuple[int, str, TokenState]] = []  # a heap; an entry whose time is not _queued_ms is void
+        self.pushed = 0  # orders entries of one time
+        self.queue: list[tuple[int, int, TokenState]] = []  # a heap; void where the time is not _queued_ms
 
 
 class Market:
@@ -175,7 +176,7 @@ class Market:
         return 0 if clock is None else clock.now_ms
 
     def add_tokens(self, source: str, infos: Sequence[TokenInfo]) -> None:
-        """Announce tokens; repeating is harmless. A newly known or different supply changes the market cap."""
+        """Announce tokens; repeating is harmless. A new supply changes the market cap."""
         for info in infos:
             address = self._registry.add(info) if validate_token(info) is None else None
             if address is None:
@@ -247,7 +248,8 @@ class Market:
         due_ms = token.next_expiry_ms()
         if due_ms is not None and (token._queued_ms is None or due_ms < token._queued_ms):
             token._queued_ms = due_ms
-            heappush(clock.queue, (due_ms, token.address, token))
+            clock.pushed += 1
+            heappush(clock.queue, (due_ms, clock.pushed, token))
 
     def _changed(self, token: TokenState) -> None:
         token.version += 1

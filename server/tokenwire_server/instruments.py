@@ -1,0 +1,183 @@
+"""What is measured, by which name: the spec's five (Monitoring) and what an operator needs beside them.
+
+Everything is a plain integer of its owner, read when somebody asks.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from tokenwire_server.core.states import LinkState
+from tokenwire_server.gateway.endpoint import Endpoint
+from tokenwire_server.pipeline import Pipeline
+from tokenwire_server.ports import SourceState
+from tokenwire_server.telemetry.histogram import LatencyHistogram
+from tokenwire_server.telemetry.metrics import Kind, Metrics, Readings, build_metrics
+
+__all__ = ["build_instruments"]
+
+K = TypeVar("K")
+
+
+def build_instruments(pipeline: Pipeline, endpoint: Endpoint, otlp_endpoint: str | None) -> Metrics:
+    """All metrics of a server. Raises UserError if OTLP is asked for and not installed."""
+    metrics = build_metrics(otlp_endpoint=otlp_endpoint)
+    _connections(metrics, endpoint)
+    _traffic(metrics, endpoint)
+    _latency(metrics, endpoint)
+    _market(metrics, pipeline)
+    return metrics
+
+
+def _connections(metrics: Metrics, endpoint: Endpoint) -> None:
+    hub = endpoint.hub
+    stats = hub.stats
+
+    def states() -> Readings:
+        counts = dict.fromkeys((LinkState.CONNECTED, LinkState.REJECTED, LinkState.CLOSING), 0)
+        for link in hub.links:
+            counts[link.state] += 1
+        counts[LinkState.REJECTED] += hub.rejected
+        return [(count, {"state": state.value}) for state, count in counts.items()]
+
+    metrics.observe("connections", description="Connections by state.", kind=Kind.GAUGE, read=states)
+    metrics.observe(
+        "connection_state_changes",
+        description="Steps between connection states.",
+        kind=Kind.COUNTER,
+        read=lambda: [(n, {"from": a.value, "to": b.value}) for (a, b), n in stats.steps.items()],
+    )
+    metrics.observe(
+        "connections_closed_by_server",
+        description="Connections that the server closed, by close code.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(stats.closes, "code"),
+    )
+    metrics.observe(
+        "handshakes_refused",
+        description="Upgrade requests answered with an HTTP error, by status.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(endpoint.handshakes_refused, "status"),
+    )
+    metrics.observe(
+        "subscriptions",
+        description="Tokens subscribed to, summed over connections.",
+        kind=Kind.GAUGE,
+        read=lambda: [(hub.sets.subscriptions, {})],
+    )
+    metrics.observe(
+        "subscription_sets",
+        description="Distinct sets of subscribed tokens; connections with equal sets share their work.",
+        kind=Kind.GAUGE,
+        read=lambda: [(len(hub.sets), {})],
+    )
+    metrics.observe(
+        "sessions_behind",
+        description="Connections whose socket takes no more, so that their updates are conflated.",
+        kind=Kind.GAUGE,
+        read=lambda: [(sum(link.session.is_behind for link in hub.links), {})],
+    )
+    metrics.observe(
+        "queued_frames",
+        description="Replies and values that wait for a socket, summed over connections.",
+        kind=Kind.GAUGE,
+        read=lambda: [(sum(link.session.waits() for link in hub.links), {})],
+    )
+    metrics.observe(
+        "write_stalls",
+        description="Times a socket took nothing for 5 s.",
+        kind=Kind.COUNTER,
+        read=lambda: [(stats.stalls, {})],
+    )
+
+
+def _traffic(metrics: Metrics, endpoint: Endpoint) -> None:
+    stats = endpoint.hub.stats
+    counters: dict[str, tuple[str, str, Callable[[], int]]] = {
+        "frames_sent": ("Numbered frames sent.", "", lambda: stats.frames),
+        "updates_sent": ("Token values sent.", "", lambda: stats.updates),
+        "versions_conflated": (
+            "Token versions overtaken by a newer one before a frame carried them, summed over clients.",
+            "",
+            lambda: stats.conflated,
+        ),
+        "messages_received": ("Messages of clients.", "", lambda: stats.messages_in),
+        "messages_dropped": ("Messages and control frames beyond a client's rate.", "", lambda: stats.dropped_in),
+        "received": ("Bytes of clients, after the handshake.", "By", lambda: stats.bytes_in),
+        "sent": ("Bytes to clients: framed, compressed, before TLS.", "By", lambda: stats.bytes_out),
+        "ticks": ("Update ticks.", "", lambda: stats.ticks),
+        "ticks_skipped": ("Ticks left out because an earlier one was late.", "", lambda: endpoint.ticks_skipped),
+    }
+    for name, (description, unit, read) in counters.items():
+        metrics.observe(name, description=description, unit=unit, kind=Kind.COUNTER, read=_one(read))
+    metrics.observe(
+        "errors",
+        description="Errors and warnings told to clients, by catalogue code.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(stats.errors, "code"),
+    )
+
+
+def _latency(metrics: Metrics, endpoint: Endpoint) -> None:
+    message, lag, duration = LatencyHistogram(), LatencyHistogram(), LatencyHistogram()
+    endpoint.hub.stats.latency = message
+    endpoint.tick_lag = lag
+    endpoint.tick_time = duration
+    metrics.histogram(
+        "message_latency",
+        message,
+        description="From a change's arrival to its tick; at most the update interval plus the lag.",
+    )
+    metrics.histogram("tick_lag", lag, description="How late a tick began after its planned instant.")
+    metrics.histogram("tick_duration", duration, description="Time to number and hand over one tick's frames.")
+
+
+def _market(metrics: Metrics, pipeline: Pipeline) -> None:
+    market = pipeline.market
+    metrics.observe("tokens", description="Known tokens.", kind=Kind.GAUGE, read=lambda: [(len(market), {})])
+    metrics.observe(
+        "tokens_stale",
+        description="Tokens older than their source promises.",
+        kind=Kind.GAUGE,
+        read=lambda: [(len(pipeline.hub.staleness.stale), {})],
+    )
+    metrics.observe(
+        "source_state",
+        description="1 for the state that a source is in.",
+        kind=Kind.GAUGE,
+        read=lambda: [
+            (int(state is now), {"source": source, "state": state.value})
+            for source, now in pipeline.states.items()
+            for state in SourceState
+        ],
+    )
+    metrics.observe(
+        "trades_accepted",
+        description="Trades that passed validation, by source.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(pipeline.accepted, "source"),
+    )
+    metrics.observe(
+        "data_rejected",
+        description="Trades and frames of sources that were not used.",
+        kind=Kind.COUNTER,
+        read=lambda: [(n, {"source": s, "reason": r}) for (s, r), n in pipeline.rejections.items()],
+    )
+    metrics.observe(
+        "trades_set_aside",
+        description="Valid trades with no effect, or with one on volumes only.",
+        kind=Kind.COUNTER,
+        read=lambda: [
+            (market.duplicates, {"reason": "duplicate"}),
+            (market.late, {"reason": "late"}),
+            (market.unknown, {"reason": "unknown_token"}),
+            (market.foreign, {"reason": "foreign_token"}),
+        ],
+    )
+
+
+def _by(counts: Mapping[K, int], label: str) -> Readings:
+    return [(count, {label: str(key)}) for key, count in counts.items()]
+
+
+def _one(read: Callable[[], int]) -> Callable[[], Readings]:
+    return lambda: [(read(), {})]
