@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import uvloop
 
 from tokenwire_server.app import Running, running
 from tokenwire_server.core.hub import HubConfig
@@ -15,6 +16,13 @@ from tokenwire_server.ports import Sink, SourceState
 from tokenwire_server.settings import Settings
 
 TIME_MS = 1_700_000_000_000
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """As in production: its transports behave unlike those of the standard library."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class ManualSource:

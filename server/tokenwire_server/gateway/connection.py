@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 _RETRY_AFTER_S: Final = 5
-_LINGER_S: Final = 1.0
+_LINGER_S: Final = 0.5
+_PONG: Final = bytes((0x8A,))
 
 
 class Connection(asyncio.Protocol):
@@ -186,17 +187,19 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         hub = self._endpoint.hub
-        answers = inbound.answers()
+        close_frame = b""
+        for answer in inbound.answers():
+            if answer[:1] != _PONG:
+                close_frame += answer
+            elif hub.receive_control(link, now):
+                transport.write(answer)
         if inbound.close_code is None:
-            for pong in answers:
-                if hub.receive_control(link, now):
-                    transport.write(pong)
             return
         if inbound.close_code == CloseCode.MESSAGE_TOO_BIG and inbound.failure:
             hub.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now)
             self._endpoint.pump(link)
         elif link.state is not LinkState.CLOSING:
-            transport.write(b"".join(answers))
+            transport.write(close_frame)
             hub.closing(link, now)
         self._ending = True
         if inbound.failure:  # closing at once would reset the connection and lose our close frame

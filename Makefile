@@ -1,0 +1,59 @@
+# make run · make test · make lint · make install — all in .venv, nothing else is touched.
+PYTHON ?= python3
+PORT ?= 8080
+VENV := .venv
+BIN := $(VENV)/bin
+export PORT
+
+.PHONY: help run install test lint format constraints bench-footprint clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+run: $(VENV)/.run ## serve on 127.0.0.1:8080 (PORT=… for another) with simulated tokens
+	@exec $(BIN)/tokenwire-server run $(ARGS)
+
+install: $(VENV)/.install ## .venv with everything: server, tests, linters
+
+test: $(VENV)/.install ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.install ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.install ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(VENV)/.install ## pin the newest versions that pyproject.toml allows
+	$(BIN)/python -m pip install --quiet uv
+	printf '.[server]\nhatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
+	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints-run.txt -
+	printf '.[dev]\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
+	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints.txt -
+
+bench-footprint: $(VENV)/.install ## memory of an idle connection
+	$(BIN)/python loadtests/footprint.py
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 …" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# The pinned packages first, each checked against its hash, then the project itself on top.
+$(VENV)/.run: $(VENV)/bin/pip constraints-run.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.install: $(VENV)/bin/pip constraints.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.run
