@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -129,7 +128,7 @@ class Settings(BaseSettings):
         Field("calm", description="calm, burst, crash, stalled or bad-data")
     )
     simulator_rate: float = Field(
-        1.0, ge=0.01, le=1000, description="factor on the simulator's trades a second, from 0.01 to 1000"
+        170.0, ge=1, le=1_000_000, description="about how many trades a second the simulator makes, from 1 to 1000000"
     )
     otlp_endpoint: str | None = Field(
         None,
@@ -195,9 +194,11 @@ class Settings(BaseSettings):
         if origin is None:
             return True
         allowed = self.effective_origins
-        if "*" in allowed or origin.lower().rstrip("/") in allowed:
+        lower = origin.lower()
+        if "*" in allowed or lower in allowed:
             return True
-        return host_header is not None and urlsplit(origin).netloc.lower() == host_header.lower() != ""
+        _, separator, authority = lower.partition("://")
+        return bool(separator) and host_header is not None and authority == host_header.lower() != ""
 
 
 @dataclass(frozen=True, slots=True)

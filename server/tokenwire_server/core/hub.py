@@ -81,6 +81,7 @@ class Hub:
     def connect(self, link: Link, now: int) -> bool:
         """A socket finished its handshake: greet it, or tell it that the instance is full (then False)."""
         self.stats.opened += 1
+        link.ping_due_ms = now + self.config.heartbeat_ms
         self._touch_timer(link, now)
         if len(self.links) >= self.config.max_connections:
             self._step(link, LinkState.REJECTED)

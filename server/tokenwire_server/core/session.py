@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tokenwire_schemas.limits import (
-    HEARTBEAT_INTERVAL_MS,
     MAX_OUTBOX_BYTES,
     MAX_OUTBOX_FRAMES,
     WRITE_HIGH_WATER_BYTES,
@@ -67,7 +66,7 @@ class Link:
         self.state = LinkState.CONNECTING
         self.writable = True
         self.last_byte_ms = now_ms
-        self.ping_due_ms = now_ms + HEARTBEAT_INTERVAL_MS
+        self.ping_due_ms = now_ms
         self.slot = -1
         self.stalled_ms: int | None = None
         self.stall_bytes = 0

@@ -32,8 +32,8 @@ STALL_AFTER_MS: Final = 30_000
 BAD_EVERY: Final = 20  # in bad-data every twentieth trade is followed by one that must be rejected
 
 _MAJOR_GAP_US: Final = (60_000, 100_000)  # time between two trades of one token, least and most
-_FIRST_GAP_US: Final = (500_000, 3_000_000)  # bounds from which each invented token gets its own pace …
-_LONGEST_GAP_US: Final = 5_000_000  # … and how long it can ever pause
+_LONGEST_GAP_US: Final = 5_000_000  # no token pauses longer …
+_SLOWEST_US: Final = (2_000_000, _LONGEST_GAP_US)  # … and each invented one has its own longest pause in here
 _UNIT_DIGITS: Final = 12  # a price is an integer of about twelve digits times a power of ten
 _SHOWN_DIGITS: Final = 6
 
@@ -200,7 +200,7 @@ def _invented(random: Random, count: int) -> list[_Coin]:
         head, tail = pairs[number % len(pairs)]
         series = number // len(pairs)
         symbol = f"{head}{tail}{series + 1 if series else ''}"  # symbols stay unique
-        slowest_us = random.randint(*_FIRST_GAP_US) * 5 // 3
+        slowest_us = random.randint(*_SLOWEST_US)
         info = TokenInfo(
             address=base58(random.randbytes(32)),
             symbol=symbol,
@@ -208,7 +208,7 @@ def _invented(random: Random, count: int) -> list[_Coin]:
             chain="solana",
             supply=Decimal(random.randint(1, 999)).scaleb(random.randint(7, 11), EXACT),
         )
-        pace_us = (slowest_us // 2, min(slowest_us, _LONGEST_GAP_US))
+        pace_us = (slowest_us // 2, slowest_us)
         exponent = random.randint(-12, -5)
         coins.append(_Coin(info, random.randint(100_000, 999_999), exponent, pace_us, walk=random.randint(200, 900)))
     return coins

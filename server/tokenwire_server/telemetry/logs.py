@@ -19,14 +19,15 @@ MASK: Final = "****"
 MAX_FIELD_CHARS: Final = 2_048
 _NAMES: Final = r"session|token|access_token|authorization|proxy-authorization|x-tokenwire-session"
 _SECRET_FIELDS: Final = frozenset({*_NAMES.split("|"), "x_tokenwire_session", "password", "secret"})
-# A parameter's value ends at & or at anything that can't stand in a URL.
-_PARAMETER: Final = re.compile(r"(?i)\b(session|token|access_token)=[^&\s\"'<>#]+")
+# A parameter's value ends at & or at anything that can't stand in a URL. Names may follow anything, such as the
+# \n of a repr: masking too much is the lesser harm.
+_PARAMETER: Final = re.compile(r"(?i)(session|token|access_token)=[^&\s\"'<>#]+")
 # A header, as text, as a pair of str or bytes, or as an item of a mapping; the scheme's name may stay.
 _HEADER: Final = re.compile(
-    r"(?i)\b(authorization|x-tokenwire-session)([\"']?\s*[:=,]\s*(?:b?[\"'])?)((?:bearer|basic|token)\s+)?[^\s,;\"')}\]]+"
+    r"(?i)(authorization|x-tokenwire-session)([\"']?\s*[:=,]\s*(?:b?[\"'])?)((?:bearer|basic|token)\s+)?[^\s,;\"')}\]]+"
 )
 # What a terminal would act on, or what would start a line of the writer's own making.
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 
 

@@ -1,0 +1,33 @@
+"""What holds for every test of the project."""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+ALLOWED_SKIPS: dict[str, str] = {}
+"""Tests that may skip in CI (CI is set), each with its reason. On a laptop any test may skip, saying why."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> Generator[None, None, None]:
+    """Name the skips that fail the run in CI."""
+    for report in forbidden_skips(terminalreporter):
+        terminalreporter.write_line(f"skipped in CI without being allowed to: {report.nodeid}", red=True)
+    return (yield)
+
+
+def forbidden_skips(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    if not os.environ.get("CI"):
+        return []
+    return [report for report in reporter.stats.get("skipped", []) if report.nodeid not in ALLOWED_SKIPS]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A skip that nobody allowed is a failure in CI."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if exitstatus == 0 and reporter is not None and forbidden_skips(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

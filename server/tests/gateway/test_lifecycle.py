@@ -1,0 +1,128 @@
+"""What connections leave behind (nothing), and time on real sockets."""
+
+import asyncio
+import gc
+import resource
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tokenwire_server.core.hub import HubConfig
+from tokenwire_server.core.session import Session
+from tokenwire_server.core.states import LinkState
+from tokenwire_server.gateway.connection import Connection
+
+from .conftest import Serve
+from .raw import CLOSE, PING, RawPeer, frame
+from .test_clients import subscribe
+
+
+def alive(kind: type) -> int:
+    gc.collect()
+    return sum(isinstance(thing, kind) for thing in gc.get_objects())
+
+
+async def test_a_thousand_connections_come_and_go(serve: Serve) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * 1000 + 500
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.fail(f"this test needs {wanted} open files, the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    async with serve() as (server, _):
+        hub = server.endpoint.hub
+        files = len(list(Path("/proc/self/fd").iterdir()))
+        for round_ in range(2):
+            peers: list[RawPeer] = []
+            while len(peers) < 1000:
+                peers += await asyncio.gather(
+                    *(RawPeer.connect(server.port, "permessage-deflate") for _ in range(100))
+                )
+            for peer in peers:
+                peer.write(frame(subscribe("DOGE", "PEPE").encode()))
+            await asyncio.gather(*(peer.message() for peer in peers))
+            while hub.sets.subscriptions < 2000:
+                await asyncio.sleep(0.01)
+            assert len(hub.links) == 1000
+            assert len(hub.sets) == 1
+            surplus = await RawPeer.connect(server.port)
+            messages, code = await surplus.ending()
+            assert (messages[0]["data"]["code"], code) == ("MAX_CONNECTIONS", 1013)
+            await surplus.close()
+            for number, peer in enumerate(peers):
+                if number % 3 == 0:
+                    peer.writer.transport.abort()
+                else:
+                    if number % 3 == 1:
+                        peer.write(frame(b"", CLOSE))
+                    peer.writer.close()
+            while hub.links or hub.rejected:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            del peers, peer, surplus
+            assert hub.sets.subscriptions == len(hub.sets) == 0
+            assert alive(Connection) == 0, f"round {round_}"
+        assert len(list(Path("/proc/self/fd").iterdir())) <= files + 2
+        assert server.endpoint.hub.stats.opened == server.endpoint.hub.stats.closed == 2002
+        # The wheel remembers links for a heartbeat at most; a session must not hold more than itself.
+        assert alive(Session) <= 2002
+
+
+async def test_pings_come_and_a_silent_peer_is_closed_4000(serve: Serve) -> None:
+    async with serve(HubConfig(heartbeat_ms=300, idle_timeout_ms=800, close_timeout_ms=300)) as (server, _):
+        peer = await RawPeer.connect(server.port)
+        await peer.message()
+        ping = await peer.read()
+        assert ping is not None
+        assert ping.opcode == PING
+        code = None
+        while (last := await peer.read()) is not None:
+            if last.opcode == CLOSE:
+                code = int.from_bytes(last.payload[:2], "big")
+        assert code == 4000
+        await peer.close()
+
+
+async def test_a_half_sent_upgrade_does_not_stay(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenwire_server.gateway.http_protocol import TimedHttpProtocol
+
+    monkeypatch.setattr(TimedHttpProtocol, "timeout_s", 0.2)
+    async with serve() as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /api/v1/ws/token-data HTTP/1.1\r\nUpgrade: webs")
+        assert b" 408 " in await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+
+
+async def test_ready_turns_503_while_draining_and_metrics_tell_what_happened(serve: Serve) -> None:
+    async with serve(drain_s=1) as (server, _), aiohttp.ClientSession() as session:
+        base = f"http://127.0.0.1:{server.port}"
+        peer = await RawPeer.connect(server.port)
+        peer.write(frame(b"{"))
+        await peer.message()
+        assert (await peer.message())["data"]["code"] == "INVALID_JSON"
+        async with session.get(f"{base}/health") as response:
+            assert (response.status, await response.text()) == (200, "OK")
+        async with session.get(f"{base}/ready") as response:
+            assert response.status == 200
+        async with session.get(f"{base}/metrics") as response:
+            metrics = await response.text()
+        for line in (
+            'tokenwire_connections{state="connected"} 1.0',
+            'tokenwire_errors_total{code="INVALID_JSON"} 1.0',
+            'tokenwire_connection_state_changes_total{from="connecting",to="connected"} 1.0',
+            'tokenwire_source_state{source="manual",state="live"} 1.0',
+        ):
+            assert line in metrics
+        others = [await RawPeer.connect(server.port) for _ in range(10)]
+        server.server.should_exit = True
+        await asyncio.sleep(0.3)
+        async with session.get(f"{base}/ready") as response:
+            assert response.status == 503
+        untold = [link for link in server.endpoint.hub.links if link.state is LinkState.CONNECTED]
+        assert 0 < len(untold) < 11, "the closes are spread over the drain time"
+        endings = await asyncio.gather(*(other.ending() for other in others), peer.ending())
+        assert {code for _, code in endings} == {1012}
+        for other in others:
+            await other.close()
+        await peer.close()

@@ -1,0 +1,62 @@
+"""A minimal ASGI client: one request in, the answer out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenwire_server.gateway.http import ASGIApp
+from tokenwire_server.ports import SourceState
+
+
+@dataclass
+class FakeStatus:
+    draining: bool = False
+    sources: dict[str, SourceState] = field(default_factory=dict)
+
+    def source_states(self) -> Mapping[str, SourceState]:
+        return self.sources
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(app: ASGIApp, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Reply:
+    sent: list[Any] = []
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode("latin-1"),
+        "root_path": "",
+        "query_string": b"",
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8080),
+        "headers": [
+            (name.lower().encode(), value.encode()) for name, value in {"host": "h:8080", **(headers or {})}.items()
+        ],
+    }
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, *bodies = sent
+    assert start["type"] == "http.response.start"
+    assert not bodies[-1].get("more_body", False)
+    received = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Reply(start["status"], received, b"".join(message["body"] for message in bodies))
