@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tokenwire_schemas import limits
 from tokenwire_server.errors import UserError
 from tokenwire_server.settings_aliases import PREFIX, Layer, collect, read_environment, read_file
-from tokenwire_server.source_spec import SourceSpec, parse_sources
+from tokenwire_server.source_spec import SimulatorScenario, SourceSpec, parse_sources
 
 __all__ = ["FLAGS", "Explained", "Settings", "SettingsError", "default_text", "env_name", "explain", "load"]
 
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         ("simulator",),
         min_length=1,
         max_length=64,
-        description="simulator, tape:PATH, binance:SYM,SYM[@URL] or none; several separated by ;",
+        description="simulator[:SCENARIO], tape:PATH, binance:SYM,SYM[@URL] or none; several separated by ;",
     )
     seed: int | None = Field(
         None, ge=0, lt=2**64, description="whole number that makes the simulator repeatable; unset: random"
@@ -124,11 +124,11 @@ class Settings(BaseSettings):
         "pages only; unset: any on a loopback host, else the server's own pages only",
     )
     max_tokens: int = Field(10_000, ge=1, le=1_000_000, description="tokens known at once, at least 1")
-    simulator_scenario: Annotated[Literal["calm", "burst", "crash", "stalled", "bad-data"], BeforeValidator(_lower)] = (
-        Field("calm", description="calm, burst, crash, stalled or bad-data")
+    simulator_scenario: Annotated[SimulatorScenario, BeforeValidator(_lower)] = Field(
+        "calm", description="calm, burst, crash, stalled or bad-data"
     )
     simulator_rate: float = Field(
-        170.0, ge=1, le=1_000_000, description="about how many trades a second the simulator makes, from 1 to 1000000"
+        1.0, ge=0.01, le=1000, description="factor on the simulator's trades a second, from 0.01 to 1000"
     )
     otlp_endpoint: str | None = Field(
         None,

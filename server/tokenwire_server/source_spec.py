@@ -1,7 +1,7 @@
 """The text form of a source, as flags and settings give it: ``kind[:argument]``.
 
 =============================  =====================================================================
-``simulator``                  the embedded market simulator
+``simulator[:SCENARIO]``       the embedded market simulator; without one, the scenario of the settings
 ``tape:PATH``                  a captured tape, replayed in process
 ``binance:SYM,SYM[@URL]``      Binance-format streams of these symbols, from URL or the public endpoint
 ``none``                       no source at all
@@ -10,24 +10,27 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
 
-__all__ = ["SourceKind", "SourceSpec", "parse_source", "parse_sources"]
+__all__ = ["SimulatorScenario", "SourceKind", "SourceSpec", "parse_source", "parse_sources"]
 
+SimulatorScenario = Literal["calm", "burst", "crash", "stalled", "bad-data"]
 SourceKind = Literal["simulator", "tape", "binance", "none"]
 
 MAX_SYMBOLS: Final = 200  # streams that one Binance connection is allowed to combine
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9_]{2,32}")
+_SCENARIOS: Final[tuple[SimulatorScenario, ...]] = get_args(SimulatorScenario)
 _FORMS: Final = "simulator, tape:PATH, binance:SYM,SYM[@URL] or none"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """One source as asked for. ``path`` belongs to a tape; ``symbols`` and ``url`` to binance."""
+    """One source as asked for. ``scenario`` belongs to the simulator, ``path`` to a tape, the rest to binance."""
 
     kind: SourceKind
     text: str
+    scenario: SimulatorScenario | None = None
     path: str = ""
     symbols: tuple[str, ...] = ()
     url: str | None = None
@@ -41,8 +44,10 @@ def parse_source(text: str) -> SourceSpec:
     """
     kind, colon, argument = text.strip().partition(":")
     match kind:
-        case "simulator" | "none" if not colon:
-            return SourceSpec("simulator" if kind == "simulator" else "none", kind)
+        case "none" if not colon:
+            return SourceSpec("none", kind)
+        case "simulator":
+            return SourceSpec("simulator", text.strip(), scenario=_scenario(argument) if colon else None)
         case "tape":
             if not argument:
                 raise ValueError("a tape needs a path: tape:PATH")
@@ -50,6 +55,13 @@ def parse_source(text: str) -> SourceSpec:
         case "binance":
             return _binance(text.strip(), argument)
     raise ValueError(f"{text.strip()!r} is not a source; use {_FORMS}")
+
+
+def _scenario(name: str) -> SimulatorScenario:
+    for scenario in _SCENARIOS:
+        if name.strip().lower() == scenario:
+            return scenario
+    raise ValueError(f"{name.strip()!r} is not a scenario; use {', '.join(_SCENARIOS)}")
 
 
 def _binance(text: str, argument: str) -> SourceSpec:

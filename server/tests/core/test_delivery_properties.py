@@ -15,8 +15,8 @@ from tokenwire_server.core.hub import HubConfig
 
 from .conftest import Bench, Client
 
-TOKENS = [f"token{n}" for n in range(12)]
-names = st.lists(st.sampled_from(TOKENS), min_size=1, max_size=12, unique=True)
+TOKENS = [f"token{n}" for n in range(6)]
+names = st.lists(st.sampled_from(TOKENS), min_size=1, max_size=6, unique=True)
 which = st.integers(0, 5)
 
 
@@ -32,10 +32,13 @@ class Ledger:
 class Delivery(RuleBasedStateMachine):
     @initialize(deflate=st.booleans())
     def start(self, deflate: bool) -> None:
-        self.bench = Bench(tokens=len(TOKENS), config=HubConfig(max_subscriptions=8))
+        self.bench = Bench(tokens=len(TOKENS), config=HubConfig(max_subscriptions=5))
         self.deflate = deflate
         self.ledgers: dict[Client, dict[str, Ledger]] = {}
         self.blocked: set[Client] = set()
+        for number in range(2):
+            self.connect()
+            self.subscribe(number, TOKENS[number : number + 4])
 
     def pick(self, number: int) -> Client | None:
         clients = list(self.ledgers)
@@ -70,6 +73,19 @@ class Delivery(RuleBasedStateMachine):
             client.subscribe(*tokens, action="unsubscribe")
             self.note_reply(client, tokens, "unsubscribe")
 
+    @rule(number=which, first=names, second=names)
+    def ask_twice_while_blocked(self, number: int, first: list[str], second: list[str]) -> None:
+        """The answers, and what was pending in between, come out together."""
+        client = self.pick(number)
+        if client is not None:
+            if client not in self.blocked:
+                self.block(number)
+            self.bench.now += 200
+            client.subscribe(*first)
+            self.change(second, 1)
+            client.subscribe(*second, action="unsubscribe")
+            self.unblock(list(self.ledgers).index(client))
+
     def note_reply(self, client: Client, tokens: list[str], action: str) -> None:
         """The client asks one thing at a time: it reads up to the answer unless it is blocked."""
         if client in self.blocked:
@@ -77,9 +93,15 @@ class Delivery(RuleBasedStateMachine):
         else:
             self.read(client)
 
-    @rule(token=st.sampled_from(TOKENS), times=st.integers(1, 3))
-    def change(self, token: str, times: int) -> None:
-        self.bench.change(token, times)
+    @rule(tokens=names, times=st.integers(1, 3))
+    def change(self, tokens: list[str], times: int) -> None:
+        for token in tokens:
+            self.bench.change(token, times)
+
+    @rule(tokens=names)
+    def change_and_tick(self, tokens: list[str]) -> None:
+        self.change(tokens, 1)
+        self.tick()
 
     @rule()
     def tick(self) -> None:
@@ -154,7 +176,7 @@ class Delivery(RuleBasedStateMachine):
 
 TestDelivery = Delivery.TestCase
 TestDelivery.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

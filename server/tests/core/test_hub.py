@@ -311,6 +311,8 @@ def test_stale_values_are_told_once_an_episode(bench: Bench) -> None:
     assert codes(other.read()) == []
     live(20_000)
     assert codes(holder.read()) == []
+    holder.subscribe("token2")
+    assert codes(holder.read()) == [], "the episode was told already"
     for address in list(bench.directory.values):
         bench.change(address)
     bench.pass_time(1_000)
@@ -368,8 +370,10 @@ def test_a_closing_client_gets_no_more_updates(bench: Bench) -> None:
     client.read()
     bench.hub.fail(client.link, ErrorCode.SERVER_SHUTDOWN, bench.now)
     bench.flush()
+    said = bytes(client.socket.buffer)
     bench.change("token0")
     bench.tick()
+    assert bytes(client.socket.buffer) == said
     error, connection = client.read()
     assert error["data"] == {
         "code": "SERVER_SHUTDOWN",
@@ -380,3 +384,35 @@ def test_a_closing_client_gets_no_more_updates(bench: Bench) -> None:
     assert client.closed_with == 1012
     client.subscribe("token1")
     assert client.read() == []
+
+
+def test_a_blocked_client_catches_up_with_a_single_tick_it_missed(bench: Bench) -> None:
+    client = bench.client()
+    client.subscribe("token0")
+    client.read()
+    bench.hub.pause(client.link, bench.now)
+    bench.change("token0")
+    bench.tick()
+    bench.hub.resume(client.link, bench.now)
+    bench.flush()
+    assert [message["data"]["price"] for message in client.read()] == ["2"]
+
+
+def test_frames_of_every_length_class_decode() -> None:
+    bench = Bench(tokens=1)
+    for size in (10, 65_000, 65_200, 65_400, 70_000):
+        bench.add(f"cap{size}", cap="1" * size)
+    client = bench.client()
+    for address in list(bench.directory.values):
+        client.subscribe(address)
+        assert client.read()[-1]["data"]["address"] == address
+
+
+def test_an_idle_hub_never_fires_a_timer_early() -> None:
+    bench = Bench()
+    bench.now += 123  # off the wheel's grid
+    client = bench.client()
+    start = bench.now
+    while not client.socket.buffer:
+        bench.pass_time(7, step=7)
+    assert 15_000 <= bench.now - start <= 15_250 + 7

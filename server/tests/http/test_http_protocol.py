@@ -51,7 +51,7 @@ class Site:
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         await self.answer_after.wait()
-        body = b"OK"
+        body = b"done!"
         if scope["path"] == "/reads":
             while True:
                 message = await receive()
@@ -66,7 +66,8 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["Site"]:
-        config = Config(self.app, http=Impatient, ws=Upgraded, lifespan="off", log_config=None, timeout_keep_alive=1)
+        config = Config(self.app, interface="asgi3", http=Impatient, ws=Upgraded, lifespan="off", log_config=None)
+        config.timeout_keep_alive = 1
         config.load()
         state = ServerState()
 
@@ -144,7 +145,7 @@ async def test_dribbling_buys_no_time(site: Site) -> None:
 async def test_empty_lines_do_not_hold_a_connection(site: Site) -> None:
     reader, writer = await site.connect()
     writer.write(GET)
-    await reader.readuntil(b"OK")
+    await reader.readuntil(b"done!")
     dribbling = asyncio.create_task(dribble(writer, b"\r\n" * 100, 0.02))
     await all_of(reader)
     dribbling.cancel()
@@ -158,10 +159,10 @@ async def test_a_complete_request_leaves_no_timer(site: Site) -> None:
     await asyncio.sleep(TIMEOUT_S * 1.5)
     assert site.protocols[0]._request_timer is None
     site.answer_after.set()
-    assert await reader.readuntil(b"OK")
+    assert await reader.readuntil(b"done!")
     await asyncio.sleep(TIMEOUT_S * 1.5)  # idle, within keep-alive
     writer.write(GET)
-    assert await reader.readuntil(b"OK")
+    assert await reader.readuntil(b"done!")
     assert site.protocols[0]._request_timer is None
     writer.close()
 
@@ -169,7 +170,7 @@ async def test_a_complete_request_leaves_no_timer(site: Site) -> None:
 async def test_a_half_sent_second_request_gets_408(site: Site) -> None:
     reader, writer = await site.connect()
     writer.write(GET)
-    await reader.readuntil(b"OK")
+    await reader.readuntil(b"done!")
     writer.write(GET[:10])
     assert (await all_of(reader)).startswith(b"HTTP/1.1 408")
     writer.close()
@@ -183,7 +184,7 @@ async def test_a_pipelined_half_request_waits_for_the_answer_before_it(site: Sit
     site.answer_after.set()
     reply = await all_of(reader)
     assert reply.startswith(b"HTTP/1.1 200")
-    assert b"OKHTTP/1.1 408" in reply
+    assert b"done!HTTP/1.1 408" in reply
     writer.close()
 
 
@@ -199,14 +200,14 @@ async def test_a_slow_but_steady_body_is_read(site: Site) -> None:
     reader, writer = await site.connect()
     writer.write(b"POST /reads HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n")
     await dribble(writer, b"0123456789", TIMEOUT_S / 5)
-    assert (await reader.readuntil(b"OK")).startswith(b"HTTP/1.1 200")
+    assert (await reader.readuntil(b"done!")).startswith(b"HTTP/1.1 200")
     writer.close()
 
 
 async def test_after_an_early_answer_a_body_gets_no_more_time(site: Site) -> None:
     reader, writer = await site.connect()
     writer.write(b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n")
-    await reader.readuntil(b"OK")
+    await reader.readuntil(b"done!")
     dribbling = asyncio.create_task(dribble(writer, b"x" * 900, 0.02))
     assert await all_of(reader) in (b"", b"reset")
     dribbling.cancel()
@@ -250,10 +251,10 @@ async def test_a_head_within_the_limit_and_many_requests_in_a_row_are_fine(site:
     large = b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"b" * 3_900 + b"\r\n\r\n"
     for _ in range(4):
         writer.write(large)
-        assert (await reader.readuntil(b"OK")).startswith(b"HTTP/1.1 200")
+        assert (await reader.readuntil(b"done!")).startswith(b"HTTP/1.1 200")
     writer.write(large * 4)
     for _ in range(4):
-        assert (await reader.readuntil(b"OK")).startswith(b"HTTP/1.1 200")
+        assert (await reader.readuntil(b"done!")).startswith(b"HTTP/1.1 200")
     writer.close()
 
 
@@ -280,7 +281,7 @@ async def test_an_upgraded_connection_has_no_timer(site: Site) -> None:
 async def test_another_upgrade_is_answered_as_plain_http_and_ends(site: Site) -> None:
     reader, writer = await site.connect()
     writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-    await reader.readuntil(b"OK")
+    await reader.readuntil(b"done!")
     assert await all_of(reader, 1 + SLACK_S) == b""
     writer.close()
 

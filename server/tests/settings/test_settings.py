@@ -1,6 +1,7 @@
 """Where a value comes from, what is refused, and in which words."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import SecretStr
@@ -8,7 +9,8 @@ from pydantic_settings import BaseSettings
 
 from tokenwire_server.settings import FLAGS, Settings, SettingsError, default_text, env_name, explain, load
 from tokenwire_server.settings_aliases import ALIASES, LATER, read_file
-from tokenwire_server.sources import simulation
+from tokenwire_server.source_spec import SimulatorScenario
+from tokenwire_server.sources.simulation import Scenario
 
 ROOT = Path(__file__).parents[3]
 
@@ -125,7 +127,8 @@ def test_empty_variables_count_as_not_set(tmp_path: Path) -> None:
         ({"log_level": "loud"}, "debug, info, warning"),
         ({"log_format": "xml"}, "text"),
         ({"source": "kraken:XBT"}, "'kraken:XBT' is not a source; use simulator, tape:PATH"),
-        ({"source": "simulator:x"}, "is not a source"),
+        ({"source": "simulator:x"}, "'x' is not a scenario; use calm, burst"),
+        ({"source": "none:x"}, "is not a source"),
         ({"source": "tape:"}, "tape:PATH"),
         ({"source": "binance:"}, "binance:BTCUSDT"),
         ({"source": "binance:BTC/USDT"}, "not a Binance symbol"),
@@ -215,7 +218,7 @@ def test_sources_are_parsed() -> None:
     ],
 )
 def test_origins(host: str, origins: str | None, origin: str | None, allowed: bool) -> None:
-    settings = load({"host": host, "allowed_origins": None}, environ={"TOKENWIRE_ALLOWED_ORIGINS": origins or ""})
+    settings = load({"host": host}, environ={"TOKENWIRE_ALLOWED_ORIGINS": origins or ""})
     assert settings.origin_allowed(origin, "me.example:8080") is allowed
 
 
@@ -256,10 +259,10 @@ def test_every_flag_belongs_to_a_setting_and_every_setting_says_what_it_expects(
 
 
 def test_the_simulator_agrees_with_its_settings() -> None:
-    assert Settings().simulator_rate == simulation.DEFAULT_RATE
-    load({"simulator_rate": str(simulation.MAX_RATE)}, environ={})
-    for scenario in simulation.Scenario:
-        load({"simulator_scenario": scenario.value.upper()}, environ={})
+    assert set(get_args(SimulatorScenario)) == set(Scenario)
+    for scenario in Scenario:
+        assert load(environ={"TOKENWIRE_SIMULATOR_SCENARIO": scenario.upper()}).simulator_scenario == scenario
+        assert load({"source": f"simulator:{scenario}"}, environ={}).sources[0].scenario == scenario
 
 
 def test_settings_do_not_change() -> None:

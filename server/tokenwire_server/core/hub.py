@@ -177,9 +177,7 @@ class Hub:
             self._enqueue(link, _SUBSCRIPTION, encode_data(reply), now)
         for code, message in errors:
             self._error(link, code, message, now)
-        if session.pending:
-            self._ready[link] = None
-            self._warn_if_stale(session, now)
+        self._warn_if_stale(session, now)
 
     def receive_control(self, link: Link, now: int) -> bool:
         """One ping or pong; whether it may be answered."""

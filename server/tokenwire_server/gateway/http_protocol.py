@@ -41,6 +41,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # of this head, as far as the parser reported it
         self._head_fed_bytes = 0  # of this head, in chunks after its first
         self._handed_over = False
+        self._refused = False
         self._refusal = 400
 
     @property
@@ -54,9 +55,11 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._arm()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._begun_now = False
         super().data_received(data)
-        if self._handed_over or self.transport.is_closing():
+        if self._handed_over or self._refused or self.transport.is_closing():
             return
         if not self._begun:
             if self._answering:
@@ -128,7 +131,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int) -> None:
         """Answer with ``status`` and close; without the answer if that of an earlier request is under way."""
-        self._disarm()
+        self._refused = True
         waiting_for_body = self._in_body and self._answering and not self.cycle.response_started
         if waiting_for_body:
             # The application sees a client that left, and what it still sends is dropped.
@@ -140,7 +143,13 @@ class TimedHttpProtocol(HttpToolsProtocol):
                 f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
                 f"content-length: {len(phrase) + 1}\r\nconnection: close\r\n\r\n{phrase}\n".encode()
             )
-        self._close()
+        # Closing while the peer still sends would reset the connection, and the answer with it: what comes is
+        # dropped until the peer has seen the end, or for as long again.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._arm()
+        else:
+            self._close()
 
     def _close(self) -> None:
         self.transport.close()
@@ -161,7 +170,9 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._request_timer = None
         if self.transport.is_closing():
             return
-        if self._answering and (self.flow.read_paused or not self._in_body):
+        if self._refused:
+            self._close()
+        elif self._answering and (self.flow.read_paused or not self._in_body):
             # Not the peer's fault: nothing is read, or the next request waits, until an answer is complete.
             self._arm()
         elif self._begun and not (self._in_body and not self._answering):

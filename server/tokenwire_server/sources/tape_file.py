@@ -6,8 +6,9 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import msgspec
 
@@ -69,18 +70,10 @@ def read_tape(path: str, bad_line: Callable[[int, str], None] | None = None) -> 
         raise TapeError(f"tape {path}: this is not a captured tape; {_FORM}")
 
 
-def _open(path: str) -> IO[bytes]:
-    file = Path(path).open("rb")
-    try:
-        magic = file.read(2)
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    if magic != _GZIP_MAGIC:
-        return file
-    file.close()
-    return gzip.open(path, "rb")
+def _open(path: str) -> BufferedIOBase:
+    with Path(path).open("rb") as file:
+        compressed = file.read(2) == _GZIP_MAGIC  # by content: names of captures are anything
+    return gzip.open(path, "rb") if compressed else Path(path).open("rb")
 
 
 def _parse(number: int, raw: bytes) -> TapeLine | str:
@@ -99,7 +92,7 @@ def _parse(number: int, raw: bytes) -> TapeLine | str:
     return TapeLine(number, int(seconds) * 1_000 + int(((fraction or b"") + b"000")[:3]), decoded)
 
 
-def _skip_line(file: IO[bytes]) -> None:
+def _skip_line(file: BufferedIOBase) -> None:
     while rest := file.readline(MAX_LINE_BYTES):
         if rest.endswith(b"\n"):
             return

@@ -1,0 +1,326 @@
+"""A captured tape served as the exchange would serve it, on loopback: for demonstrations and tests.
+
+It answers ``/stream`` (combined frames, also ``?streams=a/b``) and ``/ws`` or ``/ws/a@trade`` (raw frames),
+SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS, and sends the captured frames byte for byte. What a client
+gets is what it subscribed to, no more. A connection's replay begins with its first subscription, at the
+tape's start; with ``follow`` a new connection goes on where the latest one stopped, as a live exchange would.
+
+It shares nothing with the collector but the tape's line format: an error in reading frames must not cancel
+itself out.
+"""
+
+import asyncio
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import parse_qs, urlsplit
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from tokenwire_server.sources.tape_file import TapeError, TapeLine, read_tape
+
+__all__ = ["Faults", "TapeVenue", "serve_tape"]
+
+MAX_STREAMS: Final = 1_024
+MAX_REQUEST_BYTES: Final = 65_536
+MAX_CONNECTIONS: Final = 100
+PING_INTERVAL_S: Final = 20.0
+PING_TIMEOUT_S: Final = 60.0
+FRAMES_PER_TURN: Final = 50  # sent without letting others run
+_DATA: Final = re.compile(r'"data"\s*:\s*')
+_DECODER: Final = json.JSONDecoder()
+_GARBAGE: Final = ('{"stream":"', "\x00\x01", "[]", '{"stream":"x@aggTrade","data":{"e":"aggTrade","p":"NaN"}}')
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong, counted in frames of each connection; 0 is never. Raises ValueError below 0."""
+
+    drop_every: int = 0
+    """Every Nth frame is left out: a gap in the ids."""
+    duplicate_every: int = 0
+    """Every Nth frame is sent twice."""
+    garbage_every: int = 0
+    """After every Nth frame comes one that is no valid frame."""
+    disconnect_after: int = 0
+    """After N frames the connection is cut, without a closing handshake."""
+    stall_after: int = 0
+    """After N frames nothing more is sent; the connection stays and answers pings."""
+    shutdown_after: int = 0
+    """After N frames the serverShutdown event is sent, and the replay goes on."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise ValueError(f"{field.name} must be 0 or more")
+
+
+class TapeVenue:
+    """The server. ``speed`` is a factor on the tape's pace, 0 as fast as possible; ``loop`` repeats the tape
+    (with the same ids, as the frames are verbatim). Port 0 takes a free one: ``port`` tells it after ``start``.
+
+    Raises TapeError when the file cannot be replayed, ValueError for a speed out of range.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        speed: float = 1.0,
+        faults: Faults | None = None,
+        *,
+        loop: bool = False,
+        follow: bool = False,
+    ) -> None:
+        if not math.isfinite(speed) or speed < 0:
+            raise ValueError(f"speed must be 0 or more, not {speed}")
+        self.host = host
+        self.port = port
+        self.connections = 0  # accepted so far
+        self.frames = 0  # captured frames sent so far
+        self._path = path
+        self._speed = speed
+        self._faults = faults or Faults()
+        self._loop = loop
+        self._follow = follow
+        self._position = 0  # lines of the tape behind the latest connection
+        self._server: Server | None = None
+        for line in read_tape(path):
+            if _stream_of(line.frame) is not None:
+                break
+        else:
+            raise TapeError(f"tape {path}: it has no Binance-format streams; such tapes alone can be served")
+
+    @property
+    def url(self) -> str:
+        """The base URL, as a collector takes it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ws://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address is taken."""
+        self._server = await serve(
+            self._serve,
+            self.host,
+            self.port,
+            max_size=MAX_REQUEST_BYTES,
+            ping_interval=PING_INTERVAL_S,
+            ping_timeout=PING_TIMEOUT_S,
+        )
+        self.port = next(iter(self._server.sockets)).getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close every connection and stop listening."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def wait(self) -> None:
+        """Serve until stopped or cancelled."""
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        server = self._server
+        if server is None or len(server.connections) > MAX_CONNECTIONS:
+            await socket.close(1008, "too many connections")
+            return
+        request = socket.request
+        assert request is not None
+        target = urlsplit(request.path)
+        combined = target.path.rstrip("/") == "/stream"
+        if not combined and target.path.split("/")[1:2] != ["ws"]:
+            await socket.close(1008, "no such path")
+            return
+        self.connections += 1
+        in_query = "/".join(parse_qs(target.query).get("streams", []))
+        named = in_query if combined else target.path.removeprefix("/ws")
+        peer = _Peer(socket, combined, {name for name in named.split("/") if name})
+        replay = asyncio.create_task(self._replay(peer))
+        try:
+            async for message in socket:
+                await socket.send(peer.answer(message))
+        except ConnectionClosed:
+            pass
+        finally:
+            replay.cancel()
+            await asyncio.gather(replay, return_exceptions=True)
+
+    async def _replay(self, peer: "_Peer") -> None:
+        await peer.subscribed.wait()
+        sent = 0
+        try:
+            while True:
+                sent = await self._pass(peer, sent)
+                if sent < 0 or not self._loop:
+                    return
+                self._position = 0
+                await asyncio.sleep(0)
+        except ConnectionClosed:
+            return
+
+    async def _pass(self, peer: "_Peer", sent: int) -> int:
+        """Replay the tape once from where this connection begins; frames sent so far, or -1 after an end."""
+        loop = asyncio.get_running_loop()
+        skip = self._position if self._follow else 0
+        start_s = loop.time()
+        first_ms: int | None = None
+        for number, line in enumerate(read_tape(self._path)):
+            if number < skip:
+                continue
+            first_ms = line.time_ms if first_ms is None else first_ms
+            if self._speed:
+                due_s = start_s + (line.time_ms - first_ms) / 1_000 / self._speed
+                if due_s > loop.time():
+                    await asyncio.sleep(due_s - loop.time())
+            if number % FRAMES_PER_TURN == 0:
+                await asyncio.sleep(0)
+            self._position = number + 1
+            text = peer.wants(line)
+            if text is None:
+                continue
+            sent += 1
+            if not await self._send(peer, text, sent):
+                return -1
+        return sent
+
+    async def _send(self, peer: "_Peer", text: str, count: int) -> bool:
+        """Send the connection's ``count``-th frame with the faults due; False ends the replay."""
+        faults = self._faults
+        socket = peer.socket
+        if not _due(count, faults.drop_every):
+            self.frames += 1
+            await socket.send(text)
+            if _due(count, faults.duplicate_every):
+                await socket.send(text)
+        if _due(count, faults.garbage_every):
+            await socket.send(_GARBAGE[count // faults.garbage_every % len(_GARBAGE)])
+        if count == faults.shutdown_after:
+            await socket.send(json.dumps({"e": "serverShutdown", "E": time.time_ns() // 1_000_000}))
+        if count == faults.disconnect_after:
+            socket.transport.close()  # after what is buffered has left: an abort could overtake it
+            return False
+        return count != faults.stall_after
+
+
+class _Peer:
+    """One client: which streams it wants, and in which form."""
+
+    def __init__(self, socket: ServerConnection, combined: bool, streams: set[str]) -> None:
+        self.socket = socket
+        self.subscribed = asyncio.Event()
+        self._combined = combined
+        self._streams = streams
+        if streams:
+            self.subscribed.set()
+
+    def answer(self, message: str | bytes) -> str:
+        """Carry out a request and tell the result."""
+        try:
+            request = json.loads(message)
+            method, number = request["method"], request.get("id")
+            names = request.get("params", [])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                return _error(number, 2, "Invalid request: params must be a list of stream names")
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+            return _error(None, 3, "Invalid JSON: expected an object with method, params and id")
+        result: list[str] | None = None
+        if method == "SUBSCRIBE":
+            if not names:
+                return _error(number, 2, "Invalid request: no stream is named")
+            if len(self._streams | set(names)) > MAX_STREAMS:
+                return _error(number, 2, "Invalid request: too many streams")
+            self._streams |= set(names)
+            self.subscribed.set()
+        elif method == "UNSUBSCRIBE":
+            self._streams -= set(names)
+        elif method == "LIST_SUBSCRIPTIONS":
+            result = sorted(self._streams)
+        else:
+            return _error(number, 2, f"Invalid request: unknown method {str(method)[:40]!a}")
+        return json.dumps({"result": result, "id": number}, separators=(",", ":"))
+
+    def wants(self, line: TapeLine) -> str | None:
+        """The captured frame in this client's form, or None when it did not subscribe to its stream."""
+        found = _stream_of(line.frame)
+        if found is None:
+            return None
+        stream, raw = found
+        if stream not in self._streams:
+            return None
+        if not self._combined:
+            return raw
+        return line.frame if raw != line.frame else f'{{"stream":"{stream}","data":{raw}}}'
+
+
+def _stream_of(frame: str) -> tuple[str, str] | None:
+    """A captured frame's stream and the text of its event, cut out of the frame, never written anew."""
+    try:
+        message: Any = json.loads(frame)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(message, dict):
+        return None
+    stream = message.get("stream")
+    if isinstance(stream, str):
+        key = _DATA.search(frame)
+        if key is None:
+            return None
+        _, end = _DECODER.raw_decode(frame, key.end())
+        return stream, frame[key.end() : end]
+    kind, symbol = message.get("e"), message.get("s")
+    return (f"{symbol.lower()}@{kind}", frame) if isinstance(kind, str) and isinstance(symbol, str) else None
+
+
+def _error(number: object, code: int, text: str) -> str:
+    return json.dumps({"error": {"code": code, "msg": text}, "id": number}, separators=(",", ":"))
+
+
+def _due(count: int, every: int) -> bool:
+    return every > 0 and count % every == 0
+
+
+async def serve_tape(
+    path: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    speed: float = 1.0,
+    faults: Faults | None = None,
+    announce: Callable[[str], None] = print,
+    *,
+    loop: bool = False,
+    follow: bool = False,
+) -> None:
+    """Serve a tape until cancelled; ``announce`` is told the base URL once connections are accepted.
+
+    Raises:
+        TapeError: the tape cannot be served, or the address cannot be listened on.
+        ValueError: the speed is out of range.
+    """
+    venue = TapeVenue(path, host, port, speed, faults, loop=loop, follow=follow)
+    try:
+        await venue.start()
+    except OSError as error:
+        raise TapeError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port") from None
+    try:
+        announce(venue.url)
+        await venue.wait()
+    finally:
+        await venue.stop()
