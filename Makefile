@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PORT
 
-.PHONY: help run install test lint format constraints bench-footprint clean
+.PHONY: help run install test lint format constraints bench-fanout bench-footprint clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -35,6 +35,9 @@ constraints: $(VENV)/.install ## pin the newest versions that pyproject.toml all
 	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints-run.txt -
 	printf '.[dev]\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints.txt -
+
+bench-fanout: $(VENV)/.install ## CPU of a message beside a C loop of send()
+	$(BIN)/python loadtests/fanout.py
 
 bench-footprint: $(VENV)/.install ## memory of an idle connection
 	$(BIN)/python loadtests/footprint.py

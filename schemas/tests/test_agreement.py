@@ -1,6 +1,5 @@
 """The schemas and the Structs read the same messages: what one accepts as a shape, the other does too."""
 
-import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +28,14 @@ def by_schema() -> Iterator[tuple[str, type[msgspec.Struct]]]:
 
 
 STRUCTS = dict(by_schema())
+DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    "strict/server": msgspec.json.Decoder(messages.ServerMessage),
+    "extended/server": msgspec.json.Decoder(extension_messages.ExtendedServerMessage),
+    "extended/client": msgspec.json.Decoder(extension_messages.ClientMessage),
+}
 CHECKS = {name: Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
 
 PATTERNS: dict[str, st.SearchStrategy[str]] = {}
-KEYWORDS_OF_SHAPE = {"type", "const", "enum", "required"}
 
 
 def strings(schema: Any) -> st.SearchStrategy[str]:
@@ -85,7 +88,9 @@ GENERATED = {name: instances(SCHEMAS[name], SCHEMAS[name]) for name in STRUCTS}
 
 
 def decode(name: str, instance: Any) -> msgspec.Struct:
-    return msgspec.json.decode(json.dumps(instance), type=STRUCTS[name])
+    found = DECODERS[name.rpartition("/")[0]].decode(json.dumps(instance))
+    assert isinstance(found, STRUCTS[name])
+    return found
 
 
 def test_every_message_has_a_struct() -> None:
@@ -114,8 +119,11 @@ def test_valid_vectors_are_read(name: str) -> None:
         assert again == ({"data": {}} if name.endswith("/ping") else {}) | vector["instance"]
 
 
-def broken(instance: Any, schema: Any, root: Any) -> Iterator[Any]:
-    """``instance`` again and again, each time with one value of another type or word, or one field absent."""
+def broken(instance: Any, schema: Any, root: Any, words: bool = True) -> Iterator[Any]:
+    """``instance`` again and again, each time with one value of another type or word, or one field absent.
+
+    Lists of words are closed by the schemas only: the Structs leave them open, for a reader of the future.
+    """
     while "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
     if isinstance(schema.get("type"), str):
@@ -123,10 +131,10 @@ def broken(instance: Any, schema: Any, root: Any) -> Iterator[Any]:
     elif "type" in schema:
         yield from ({}, None)
     if "const" in schema or "enum" in schema:
-        yield from ("some other word", 5)
+        yield from ("some other word", 5) if words else (5,)
     if isinstance(instance, list):
         for index, value in enumerate(instance[:1]):
-            for bad in broken(value, schema["items"], root):
+            for bad in broken(value, schema["items"], root, words=False):
                 yield [*instance[:index], bad, *instance[index + 1 :]]
     if isinstance(instance, dict):
         for key in schema.get("required", ()):
@@ -137,26 +145,13 @@ def broken(instance: Any, schema: Any, root: Any) -> Iterator[Any]:
                 yield instance | {key: bad}
 
 
-# Words that only the schema closes: the Structs leave lists of words open, for readers of the future.
-OPEN_WORDS = ("capabilities",)
-
-
 @pytest.mark.parametrize("name", sorted(STRUCTS))
 def test_wrong_types_words_and_absent_fields_are_refused_by_both(name: str) -> None:
     vectors = json.loads((VECTORS / f"{name}.json").read_text("utf-8"))["valid"]
     count = 0
     for vector in vectors[:2]:
-        base = vector["instance"]
-        if "tokens" in base.get("data", {}) and name.endswith("client/subscription"):
-            base = copy.deepcopy(base)
-        for bad in broken(base, SCHEMAS[name], SCHEMAS[name]):
+        for bad in broken(vector["instance"], SCHEMAS[name], SCHEMAS[name]):
             assert not CHECKS[name].is_valid(bad), bad
-            if isinstance(bad, dict) and any(
-                "some other word" in bad.get("data", {}).get(field, ())
-                for field in OPEN_WORDS
-                if isinstance(bad.get("data"), dict)
-            ):
-                continue
             with pytest.raises(msgspec.ValidationError):
                 print(decode(name, bad), bad)
             count += 1

@@ -23,6 +23,7 @@ from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Source, SourceState
 from tokenwire_server.preflight import bind_socket, raise_file_limit, tls_context
 from tokenwire_server.settings import Settings
+from tokenwire_server.sources import build_sources
 from tokenwire_server.telemetry.logs import configure_logging, get_log
 from tokenwire_server.telemetry.metrics import Metrics
 
@@ -69,7 +70,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(settings: Settings) -> None:
-    from tokenwire_server.sources import build_sources
     async with running(settings, build_sources(settings), handle_signals=True) as started:
         _announce(settings, started)
         await started.server.finished.wait()

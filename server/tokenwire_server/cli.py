@@ -37,6 +37,8 @@ _ABOUT: Final = """Real-time token data over WebSocket (Token Data WebSocket Ser
       captured exchange frames instead of a live feed
   tokenwire-server --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
       wss and https, for everybody
+  tokenwire-server serve-tape trades.jsonl --port 8090
+      plays the exchange; read it with --source binance:BTCUSDT@ws://127.0.0.1:8090
   tokenwire-server config
       every setting, its value and where the value comes from
 
@@ -198,6 +200,55 @@ def config(
 
     settings = load(_flags(locals()), env_file=env_file)
     (cli_config.print_json if as_json else cli_config.print_table)(settings)
+    return 0
+
+
+def _fault(meaning: str) -> Any:
+    panel = "Faults, counted in frames of each connection; 0 is never"
+    return typer.Option(metavar="N", min=0, help=meaning, rich_help_panel=panel)
+
+
+@app.command("serve-tape")
+def serve_tape(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Captured frames of a Binance-format feed.")],
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8090,
+    speed: Annotated[
+        float, typer.Option(metavar="FACTOR", help="Pace of the tape: 1 as captured, 10 ten times as fast, 0 at once.")
+    ] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end, with the same ids.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="A new connection goes on where the latest one stopped.")
+    ] = False,
+    drop_every: Annotated[int, _fault("Leave out every Nth frame.")] = 0,
+    duplicate_every: Annotated[int, _fault("Send every Nth frame twice.")] = 0,
+    garbage_every: Annotated[int, _fault("Send rubbish after every Nth frame.")] = 0,
+    disconnect_after: Annotated[int, _fault("Cut the connection after N frames.")] = 0,
+    stall_after: Annotated[int, _fault("Fall silent after N frames.")] = 0,
+    shutdown_after: Annotated[int, _fault("Announce a server shutdown after N frames.")] = 0,
+) -> int:
+    """Replay captured exchange frames on this machine, as the exchange would send them; faults on request."""
+    import asyncio  # noqa: PLC0415
+
+    from tokenwire_server.sources import venue  # noqa: PLC0415
+
+    faults = venue.Faults(
+        drop_every=drop_every,
+        duplicate_every=duplicate_every,
+        garbage_every=garbage_every,
+        disconnect_after=disconnect_after,
+        stall_after=stall_after,
+        shutdown_after=shutdown_after,
+    )
+
+    def announce(url: str) -> None:
+        typer.echo(f"{file} is served on {url}; stop with Ctrl-C. A server that reads it:")
+        typer.echo(f"  {_PROGRAM} --source binance:SYMBOL,SYMBOL@{url}")
+
+    try:
+        asyncio.run(venue.serve_tape(file, host, port, speed, faults, announce, loop=loop, follow=follow))
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return 0
 
 

@@ -265,6 +265,33 @@ async def test_what_is_no_http_gets_400(site: Site) -> None:
     writer.close()
 
 
+async def test_nonsense_behind_a_request_in_progress_does_not_get_into_its_answer(site: Site) -> None:
+    reader, writer = await site.connect()
+    site.answer_after.clear()
+    writer.write(GET * 2 + b"\x16\x03 nonsense\r\n\r\n")
+    assert await all_of(reader) == b""
+    site.answer_after.set()
+    await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_a_broken_body_gets_400(site: Site) -> None:
+    reader, writer = await site.connect()
+    writer.write(b"POST /reads HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    assert (await all_of(reader)).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+async def test_a_shutdown_does_not_wait_for_a_refused_peer(site: Site) -> None:
+    reader, writer = await site.connect()
+    writer.write(b"\x00")
+    await reader.readuntil(b"Bad Request\n")
+    site.protocols[0].shutdown()
+    await asyncio.sleep(0.01)
+    assert not site.protocols[0].connections
+    writer.close()
+
+
 async def test_an_upgraded_connection_has_no_timer(site: Site) -> None:
     reader, writer = await site.connect()
     writer.write(b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")

@@ -132,20 +132,22 @@ class TimedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, status: int) -> None:
         """Answer with ``status`` and close; without the answer if that of an earlier request is under way."""
         self._refused = True
-        waiting_for_body = self._in_body and self._answering and not self.cycle.response_started
-        if waiting_for_body:
+        self._disarm()
+        unanswered = not self._answering
+        if self._answering:
+            unanswered = self._in_body and not self.cycle.response_started and not self.pipeline
             # The application sees a client that left, and what it still sends is dropped.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if waiting_for_body or not self._answering:
+        if unanswered:
             phrase = HTTPStatus(status).phrase
             self.transport.write(
                 f"HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
                 f"content-length: {len(phrase) + 1}\r\nconnection: close\r\n\r\n{phrase}\n".encode()
             )
-        # Closing while the peer still sends would reset the connection, and the answer with it: what comes is
-        # dropped until the peer has seen the end, or for as long again.
-        if self.transport.can_write_eof():
+        if unanswered and self.transport.can_write_eof():
+            # Closing while the peer still sends would reset the connection, and the answer with it: what comes
+            # is dropped until the peer has seen the end, or for as long again.
             self.transport.write_eof()
             self._arm()
         else:
@@ -179,6 +181,13 @@ class TimedHttpProtocol(HttpToolsProtocol):
             self._refuse(408)
         else:
             self._close()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server ends."""
+        if self._refused:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, even if the peer has not read all of the last answer."""
