@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+
 from tokenwire_schemas import extension_messages, messages
 from tokenwire_schemas.limits import MAX_SEQUENCE
 from tokenwire_schemas.schema_files import SCHEMAS
@@ -134,7 +135,7 @@ def broken(instance: Any, schema: Any, root: Any, words: bool = True) -> Iterato
         yield from ("some other word", 5) if words else (5,)
     if isinstance(instance, list):
         for index, value in enumerate(instance[:1]):
-            for bad in broken(value, schema["items"], root, words=False):
+            for bad in broken(value, schema.get("items", {}), root, words=False):
                 yield [*instance[:index], bad, *instance[index + 1 :]]
     if isinstance(instance, dict):
         for key in schema.get("required", ()):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+
 from tokenwire_schemas import errors, generate, limits
 from tokenwire_schemas.close_codes import CloseCode, may_reconnect
 from tokenwire_schemas.errors import CATALOGUE, Category, ErrorCode, Level
@@ -15,12 +16,33 @@ from tokenwire_schemas.schema_files import SCHEMAS
 
 PACKAGE = Path(errors.__file__).parent
 
-FROZEN = """
-INVALID_JSON INVALID_MESSAGE UNKNOWN_TYPE INVALID_ACTION BINARY_NOT_SUPPORTED MESSAGE_TOO_LARGE INVALID_TOKEN
-AMBIGUOUS_TOKEN TOKEN_NOT_FOUND SUBSCRIPTION_LIMIT BATCH_LIMIT SEQUENCE_GAP RATE_LIMITED MAX_CONNECTIONS
-UNAUTHORIZED FORBIDDEN RESUME_FAILED ACK_OUT_OF_RANGE REPLAY_UNAVAILABLE SLOW_CONSUMER UPSTREAM_STALE
-UPSTREAM_UNAVAILABLE DATA_REJECTED SERVER_SHUTDOWN INTERNAL_ERROR
-""".split()
+FROZEN = [
+    "INVALID_JSON",
+    "INVALID_MESSAGE",
+    "UNKNOWN_TYPE",
+    "INVALID_ACTION",
+    "BINARY_NOT_SUPPORTED",
+    "MESSAGE_TOO_LARGE",
+    "INVALID_TOKEN",
+    "AMBIGUOUS_TOKEN",
+    "TOKEN_NOT_FOUND",
+    "SUBSCRIPTION_LIMIT",
+    "BATCH_LIMIT",
+    "SEQUENCE_GAP",
+    "RATE_LIMITED",
+    "MAX_CONNECTIONS",
+    "UNAUTHORIZED",
+    "FORBIDDEN",
+    "RESUME_FAILED",
+    "ACK_OUT_OF_RANGE",
+    "REPLAY_UNAVAILABLE",
+    "SLOW_CONSUMER",
+    "UPSTREAM_STALE",
+    "UPSTREAM_UNAVAILABLE",
+    "DATA_REJECTED",
+    "SERVER_SHUTDOWN",
+    "INTERNAL_ERROR",
+]
 
 
 def load(name: str) -> Any:
@@ -109,7 +131,9 @@ def test_codes_after_which_a_client_reconnects(code: int) -> None:
     assert may_reconnect(code)
 
 
-@pytest.mark.parametrize("code", [0, 1000, 1002, 1003, 1007, 1008, 1009, 1010, 1015, 3000, 3999, 4500, 4501, 4999, 5000])
+@pytest.mark.parametrize(
+    "code", [0, 1000, 1002, 1003, 1007, 1008, 1009, 1010, 1015, 3000, 3999, 4500, 4501, 4999, 5000]
+)
 def test_codes_after_which_it_does_not(code: int) -> None:
     assert not may_reconnect(code)
 

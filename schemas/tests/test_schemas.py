@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
+
 from tokenwire_schemas.schema_files import SCHEMAS
 
 VECTORS = Path(__file__).parent.parent / "vectors"

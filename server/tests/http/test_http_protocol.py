@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +15,7 @@ from uvicorn.server import ServerState
 from tokenwire_schemas import limits
 from tokenwire_server.gateway.http_protocol import MAX_HEAD_BYTES, TimedHttpProtocol
 
-TIMEOUT_S = 0.25
+TIMEOUT_S = 0.2
 SLACK_S = 1.0
 GET = b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -350,3 +351,23 @@ async def test_nothing_is_left_behind(site: Site) -> None:
         assert protocol._write_timer is None
         assert protocol.timeout_keep_alive_task is None
         assert not protocol.connections
+
+
+ON_ONE_SITE = [
+    test
+    for name, test in list(globals().items())
+    if name.startswith("test_") and list(inspect.signature(test).parameters) == ["site"]
+]
+
+
+@pytest.mark.parametrize("test", ON_ONE_SITE)
+def test_the_same_on_uvloop(test: Callable[[Site], Awaitable[None]]) -> None:
+    """The server runs on uvloop where it installs; its transports differ in when they call what."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def run() -> None:
+        async with Site().serving() as site:
+            await test(site)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())

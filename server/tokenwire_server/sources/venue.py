@@ -12,29 +12,26 @@ itself out.
 import asyncio
 import json
 import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from tokenwire_server.sources.tape_file import TapeError, TapeLine, read_tape
+from tokenwire_server.sources.tape_file import TapeError, read_tape
+from tokenwire_server.sources.venue_peer import Peer, stream_of
 
 __all__ = ["Faults", "TapeVenue", "serve_tape"]
 
-MAX_STREAMS: Final = 1_024
 MAX_REQUEST_BYTES: Final = 65_536
 MAX_CONNECTIONS: Final = 100
 PING_INTERVAL_S: Final = 20.0
 PING_TIMEOUT_S: Final = 60.0
 FRAMES_PER_TURN: Final = 50  # sent without letting others run
-_DATA: Final = re.compile(r'"data"\s*:\s*')
-_DECODER: Final = json.JSONDecoder()
 _GARBAGE: Final = ('{"stream":"', "\x00\x01", "[]", '{"stream":"x@aggTrade","data":{"e":"aggTrade","p":"NaN"}}')
 
 
@@ -93,7 +90,7 @@ class TapeVenue:
         self._position = 0  # lines of the tape behind the latest connection
         self._server: Server | None = None
         for line in read_tape(path):
-            if _stream_of(line.frame) is not None:
+            if stream_of(line.frame) is not None:
                 break
         else:
             raise TapeError(f"tape {path}: it has no Binance-format streams; such tapes alone can be served")
@@ -152,7 +149,7 @@ class TapeVenue:
         self.connections += 1
         in_query = "/".join(parse_qs(target.query).get("streams", []))
         named = in_query if combined else target.path.removeprefix("/ws")
-        peer = _Peer(socket, combined, {name for name in named.split("/") if name})
+        peer = Peer(socket, combined, {name for name in named.split("/") if name})
         replay = asyncio.create_task(self._replay(peer))
         try:
             async for message in socket:
@@ -163,7 +160,7 @@ class TapeVenue:
             replay.cancel()
             await asyncio.gather(replay, return_exceptions=True)
 
-    async def _replay(self, peer: "_Peer") -> None:
+    async def _replay(self, peer: Peer) -> None:
         await peer.subscribed.wait()
         sent = 0
         try:
@@ -176,7 +173,7 @@ class TapeVenue:
         except ConnectionClosed:
             return
 
-    async def _pass(self, peer: "_Peer", sent: int) -> int:
+    async def _pass(self, peer: Peer, sent: int) -> int:
         """Replay the tape once from where this connection begins; frames sent so far, or -1 after an end."""
         loop = asyncio.get_running_loop()
         skip = self._position if self._follow else 0
@@ -201,7 +198,7 @@ class TapeVenue:
                 return -1
         return sent
 
-    async def _send(self, peer: "_Peer", text: str, count: int) -> bool:
+    async def _send(self, peer: Peer, text: str, count: int) -> bool:
         """Send the connection's ``count``-th frame with the faults due; False ends the replay."""
         faults = self._faults
         socket = peer.socket
@@ -218,79 +215,6 @@ class TapeVenue:
             socket.transport.close()  # after what is buffered has left: an abort could overtake it
             return False
         return count != faults.stall_after
-
-
-class _Peer:
-    """One client: which streams it wants, and in which form."""
-
-    def __init__(self, socket: ServerConnection, combined: bool, streams: set[str]) -> None:
-        self.socket = socket
-        self.subscribed = asyncio.Event()
-        self._combined = combined
-        self._streams = streams
-        if streams:
-            self.subscribed.set()
-
-    def answer(self, message: str | bytes) -> str:
-        """Carry out a request and tell the result."""
-        try:
-            request = json.loads(message)
-            method, number = request["method"], request.get("id")
-            names = request.get("params", [])
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                return _error(number, 2, "Invalid request: params must be a list of stream names")
-        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-            return _error(None, 3, "Invalid JSON: expected an object with method, params and id")
-        result: list[str] | None = None
-        if method == "SUBSCRIBE":
-            if not names:
-                return _error(number, 2, "Invalid request: no stream is named")
-            if len(self._streams | set(names)) > MAX_STREAMS:
-                return _error(number, 2, "Invalid request: too many streams")
-            self._streams |= set(names)
-            self.subscribed.set()
-        elif method == "UNSUBSCRIBE":
-            self._streams -= set(names)
-        elif method == "LIST_SUBSCRIPTIONS":
-            result = sorted(self._streams)
-        else:
-            return _error(number, 2, f"Invalid request: unknown method {str(method)[:40]!a}")
-        return json.dumps({"result": result, "id": number}, separators=(",", ":"))
-
-    def wants(self, line: TapeLine) -> str | None:
-        """The captured frame in this client's form, or None when it did not subscribe to its stream."""
-        found = _stream_of(line.frame)
-        if found is None:
-            return None
-        stream, raw = found
-        if stream not in self._streams:
-            return None
-        if not self._combined:
-            return raw
-        return line.frame if raw != line.frame else f'{{"stream":"{stream}","data":{raw}}}'
-
-
-def _stream_of(frame: str) -> tuple[str, str] | None:
-    """A captured frame's stream and the text of its event, cut out of the frame, never written anew."""
-    try:
-        message: Any = json.loads(frame)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(message, dict):
-        return None
-    stream = message.get("stream")
-    if isinstance(stream, str):
-        key = _DATA.search(frame)
-        if key is None:
-            return None
-        _, end = _DECODER.raw_decode(frame, key.end())
-        return stream, frame[key.end() : end]
-    kind, symbol = message.get("e"), message.get("s")
-    return (f"{symbol.lower()}@{kind}", frame) if isinstance(kind, str) and isinstance(symbol, str) else None
-
-
-def _error(number: object, code: int, text: str) -> str:
-    return json.dumps({"error": {"code": code, "msg": text}, "id": number}, separators=(",", ":"))
 
 
 def _due(count: int, every: int) -> bool:
