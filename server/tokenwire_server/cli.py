@@ -249,6 +249,8 @@ def serve_tape(
         asyncio.run(venue.serve_tape(file, host, port, speed, faults, announce, loop=loop, follow=follow))
     except ValueError as error:
         raise UserError(str(error)) from None
+    except KeyboardInterrupt:
+        pass  # the announced way to stop it
     return 0
 
 

@@ -121,8 +121,15 @@ async def test_a_tape_as_a_source(tape: str) -> None:
         assert server.pipeline.market.duplicates == 0
 
 
-@pytest.mark.parametrize("tape", ["binance-futures-2021-07-22.txt", "binance-spot-2021-10-12.txt"])
-@pytest.mark.parametrize("faults", [Faults(), Faults(duplicate_every=3, garbage_every=5)], ids=["clean", "faulty"])
+@pytest.mark.parametrize(
+    ("tape", "faults"),
+    [
+        ("binance-futures-2021-07-22.txt", Faults()),
+        ("binance-futures-2021-07-22.txt", Faults(duplicate_every=3, garbage_every=5)),
+        ("binance-spot-2021-10-12.txt", Faults()),
+    ],
+    ids=["futures", "futures-faulty", "spot"],
+)
 async def test_a_venue_through_the_collector(tape: str, faults: Faults) -> None:
     path = f"{FOLDER}/{tape}"
     expected = fold(path)

@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
 
     def _response(self, protocol: ServerProtocol, request: Request) -> tuple[Response, bool]:
         endpoint = self._endpoint
-        if not endpoint.origin_allowed(request.headers.get("Origin")):
+        if not endpoint.origin_allowed(request.headers.get("Origin"), request.headers.get("Host")):
             return protocol.reject(403, "this origin may not connect; see the setting allowed_origins\n"), False
         version = request.headers.get("Sec-WebSocket-Version")
         if version is not None and version.strip() != "13":

@@ -29,7 +29,7 @@ class Endpoint:
         self,
         hub: Hub,
         update_interval_s: float,
-        origin_allowed: Callable[[str | None], bool],
+        origin_allowed: Callable[[str | None, str | None], bool],
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.hub = hub

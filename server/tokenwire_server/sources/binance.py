@@ -32,6 +32,7 @@ from tokenwire_server.sources.binance_format import (
     parse_frame,
     token_info,
 )
+from tokenwire_server.validation.trades import MAX_FUTURE_MS
 
 __all__ = ["DEFAULT_URL", "MAX_STREAMS", "Binance"]
 
@@ -107,6 +108,7 @@ class Binance:
         self._sleep = sleep
         self._wanted = frozenset(self._symbols)
         self._ids = TradeIds()
+        self._clock_lead_ms: int | None = None  # of the venue's event time over ours, by its newest trade
         self._clock_told_ms = 0
         self._next_request = 1
         self._pending: dict[int, float] = {}  # request id -> loop time by which its reply is due
@@ -169,7 +171,6 @@ class Binance:
             max_size=MAX_MESSAGE_BYTES,
         ) as socket:
             assert isinstance(socket, _Connection)
-            self._tell_clock(sink)
             tending = asyncio.create_task(self._tend(socket, sink))
             reason: BaseException | None = None
             try:
@@ -228,15 +229,17 @@ class Binance:
             raise lost
 
     def _tell_clock(self, sink: Sink) -> None:
-        now_ms = self._clock()
+        """Windows follow the venue's event time, which goes on between trades; a venue that replays the past
+        brings the past's. It is unknown before the first trade."""
+        if self._clock_lead_ms is None:
+            return
+        now_ms = self._clock() + self._clock_lead_ms
         if abs(now_ms - self._clock_told_ms) >= CLOCK_INTERVAL_MS:
             self._clock_told_ms = now_ms
             sink.clock(self._name, now_ms)
 
     def _receive(self, text: str | bytes, sink: Sink) -> None:
         self.frames += 1
-        # Told before the trades: they are judged against this clock, which may have stood still for hours.
-        self._tell_clock(sink)
         try:
             frame = parse_frame(text)
         except FormatError as error:
@@ -262,6 +265,11 @@ class Binance:
             self.missed += missed
             detail = f"gap: {missed} trades of {frame.symbol} before {frame.number}"
             sink.state(self._name, SourceState.LIVE, detail)
+        lead_ms = frame.trade.time_ms - self._clock()
+        if lead_ms <= MAX_FUTURE_MS and (self._clock_lead_ms is None or lead_ms > self._clock_lead_ms):
+            self._clock_lead_ms = lead_ms
+        # Told before the trade: it is judged against this clock, which may have stood still for hours.
+        self._tell_clock(sink)
         trades: list[Trade] = [frame.trade]
         sink.trades(self._name, trades)
 

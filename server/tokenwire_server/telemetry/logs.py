@@ -171,9 +171,9 @@ def configure_logging(
             root.removeHandler(former)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # Libraries speak up at debug only when they are asked by name; their wire logs would drown ours.
+    # Libraries speak up below warning only when they are asked by name; their wire logs would drown ours.
     for noisy in ("asyncio", "aiohttp", "websockets", "urllib3"):
-        logging.getLogger(noisy).setLevel(max(logging.INFO, root.level))
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
