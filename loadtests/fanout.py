@@ -31,7 +31,7 @@ class OneToken:
         from tokenwire_server.ports import SourceState
 
         address = "DezXAZ8z7PnrnRJjz3wXBoRgixCa6xjnB263bDogeDog"
-        sink.tokens(self.name, [TokenInfo(address, "DOGE", supply=Decimal("88770097830"))])
+        sink.tokens(self.name, [TokenInfo(address, "DOGE", supply=Decimal(88770097830))])
         sink.state(self.name, SourceState.LIVE)
         time_ms = 1_700_000_000_000
         for number in range(10**9):
@@ -106,9 +106,7 @@ def ours(tool: str, connections: int, seconds: float) -> tuple[float, int]:
 
 def floor(tool: str, connections: int, seconds: float, size: int) -> float:
     """CPU microseconds per message of the C loop."""
-    server = pinned(
-        0, tool, "floor", str(PORT), str(connections), str(seconds), str(TICKS_PER_S), str(size)
-    )
+    server = pinned(0, tool, "floor", str(PORT), str(connections), str(seconds), str(TICKS_PER_S), str(size))
     line(server)
     sink = pinned(1, tool, "sink", str(PORT), str(connections), str(seconds))
     found = re.search(r"us_per_message=([\d.]+)", line(server))
@@ -142,7 +140,7 @@ def main() -> None:
                 least = floor(tool, chosen.connections, chosen.seconds, size)
                 us, size = ours(tool, chosen.connections, chosen.seconds)
             ratios.append(us / least)
-            print(f"round {number + 1}: ours {us:.2f} us, floor {least:.2f} us a message of {size} bytes: {us / least:.2f}")
+            print(f"round {number + 1}: {size} bytes; ours {us:.2f} us, floor {least:.2f} us: {us / least:.2f}")
         print(f"median ratio {statistics.median(ratios):.2f} (min {min(ratios):.2f}, max {max(ratios):.2f})")
 
 

@@ -16,7 +16,6 @@ from tokenwire_server.gateway.dispatch import dispatcher
 from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.http import build_http_app
-from tokenwire_server.gateway.http_protocol import TimedHttpProtocol
 from tokenwire_server.gateway.server import GatewayServer
 from tokenwire_server.instruments import build_instruments
 from tokenwire_server.pipeline import Pipeline
@@ -104,7 +103,6 @@ async def running(
     metrics = build_instruments(pipeline, endpoint, settings.otlp_endpoint)
     config = Config(
         build_http_app(pipeline, metrics.exposition, settings),
-        http=TimedHttpProtocol,
         ws=cast(Any, dispatcher(endpoint)),
         lifespan="off",
         log_config=None,

@@ -79,7 +79,7 @@ class Pipeline:
         """The source changed its state."""
         if self.states.get(source) is not state:
             self.states[source] = state
-            _log.info("source state", source=source, state=state, detail=detail)
+            _log.info("source state", source=source, state=state, **({"detail": detail} if detail else {}))
 
     # --- Directory -------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """A hub with sockets that are lists, and peers that decode what is written with ``websockets``."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -180,5 +180,5 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    yield Bench(tokens=5)
+def bench() -> Bench:
+    return Bench(tokens=5)

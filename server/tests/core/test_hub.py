@@ -252,7 +252,7 @@ def test_a_full_socket_gets_nothing_until_it_drains_and_then_the_newest() -> Non
     newest: dict[str, str] = {}
     for message in slow.read():
         newest[message["data"]["address"]] = message["data"]["price"]
-    assert newest == {name: "51" for name in names}
+    assert newest == dict.fromkeys(names, "51")
     assert not slow.link.session.is_behind
     bench.change("token0")
     bench.tick()

@@ -57,9 +57,7 @@ def test_the_wscat_session_is_what_wscat_prints(port: int) -> None:
     (session,) = blocks("console")
     command, *printed = session.strip().splitlines()
     words = shlex.split(command.removeprefix("$ ").replace("8080", str(port)))
-    with subprocess.Popen(
-        [str(WSCAT), *words[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as wscat:
+    with subprocess.Popen([str(WSCAT), *words[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as wscat:
         assert wscat.stdout is not None
         lines = [line.removeprefix("< ") for line in wscat.stdout.read().splitlines() if line.strip()]
     shown = [shape(json.loads(line)) for line in printed]

@@ -1,6 +1,7 @@
 """A peer that writes whatever bytes a test wants, and reads frames as they are."""
 
 import asyncio
+import contextlib
 import json
 import ssl
 import struct
@@ -52,9 +53,7 @@ class RawPeer:
         self.writer = writer
 
     @classmethod
-    async def connect(
-        cls, port: int, offer: str | None = None, tls: ssl.SSLContext | None = None
-    ) -> "RawPeer":
+    async def connect(cls, port: int, offer: str | None = None, tls: ssl.SSLContext | None = None) -> "RawPeer":
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, limit=2**21)
         extra = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
         writer.write(
@@ -106,7 +105,5 @@ class RawPeer:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             await self.writer.wait_closed()
-        except (ConnectionError, ssl.SSLError):
-            pass

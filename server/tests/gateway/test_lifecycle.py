@@ -35,9 +35,7 @@ async def test_a_thousand_connections_come_and_go(serve: Serve) -> None:
         for round_ in range(2):
             peers: list[RawPeer] = []
             while len(peers) < 1000:
-                peers += await asyncio.gather(
-                    *(RawPeer.connect(server.port, "permessage-deflate") for _ in range(100))
-                )
+                peers += await asyncio.gather(*(RawPeer.connect(server.port, "permessage-deflate") for _ in range(100)))
             for peer in peers:
                 peer.write(frame(subscribe("DOGE", "PEPE").encode()))
             await asyncio.gather(*(peer.message() for peer in peers))

@@ -323,7 +323,7 @@ async def test_a_peer_that_never_reads_its_answer_is_aborted(site: Site) -> None
         await loop.sock_connect(raw, ("127.0.0.1", site.port))
         await loop.sock_sendall(raw, b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n")
         async with asyncio.timeout(TIMEOUT_S * 4 + SLACK_S):
-            while not site.protocols or site.protocols[0].connections:  # noqa: ASYNC110 - no event tells
+            while not site.protocols or site.protocols[0].connections:
                 await asyncio.sleep(0.02)
     assert site.protocols[0]._write_timer is None
 

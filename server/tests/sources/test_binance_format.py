@@ -1,6 +1,7 @@
 """The pure normaliser of Binance's format."""
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -112,19 +113,13 @@ json_values = st.recursive(
 )
 
 
-@given(
-    st.one_of(
-        st.text(),
-        st.binary(),
-        json_values.map(json.dumps),
-        st.dictionaries(st.sampled_from([*EVENT]), json_values).map(lambda d: json.dumps(EVENT | d)),
-    )
-)
+spoiled_trades = st.dictionaries(st.sampled_from([*EVENT]), json_values).map(lambda fields: event(**fields))
+
+
+@given(st.one_of(st.text(), st.binary(), json_values.map(json.dumps), spoiled_trades))
 def test_nothing_else_is_ever_raised(text: str | bytes) -> None:
-    try:
+    with suppress(FormatError):
         parse_frame(text)
-    except FormatError as error:
-        assert error.reason.replace("_", "").isalpha()
 
 
 def test_ids_have_holes_only_forwards() -> None:

@@ -125,7 +125,7 @@ def test_a_long_pause_is_not_made_up_for() -> None:
 
 @pytest.mark.parametrize("arguments", [{"tokens": 3}, {"tokens": 10**6}, {"rate": 0}, {"scenario": "merry"}])
 def test_arguments_out_of_range(arguments: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="must be|not a valid"):
+    with pytest.raises(ValueError, match=r"must be|not a valid"):
         Simulation(1, **arguments)  # type: ignore[arg-type]
 
 

@@ -165,7 +165,7 @@ class Hub:
         try:
             request = check_request(decode_client_message(text))
         except (CodecError, RequestError) as error:
-            self._protocol_error(link, link.limiter, error.code, str(error), now)
+            self._refuse(link, link.limiter, error.code, str(error), now)
             return
         session = link.session
         if request.sequence is not None:
@@ -200,7 +200,7 @@ class Hub:
             self.fail(link, ErrorCode.RATE_LIMITED, now, "the flood went on for 10 s")
         return False
 
-    def _protocol_error(self, link: Link, limiter: Limiter, code: ErrorCode, message: str, now: int) -> None:
+    def _refuse(self, link: Link, limiter: Limiter, code: ErrorCode, message: str, now: int) -> None:
         if limiter.protocol_error(now):
             self.fail(link, code, now, message, CloseCode.PROTOCOL_ERRORS)
         else:

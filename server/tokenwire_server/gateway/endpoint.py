@@ -9,11 +9,11 @@ from typing import Final
 from tokenwire_schemas.errors import ErrorCode
 from tokenwire_server.core.hub import Hub
 from tokenwire_server.core.session import Link
-from tokenwire_server.core.stats import Observer
 from tokenwire_server.core.states import LinkState
+from tokenwire_server.core.stats import Observer
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "next_tick"]
 
 _log = get_log(__name__)
 
@@ -107,7 +107,12 @@ class Endpoint:
         """The socket of ``link`` is gone."""
         code = link.close_with[0] if link.close_with else None
         _log.info(
-            "connection closed", id=link.connection_id, state=link.state, sent=link.session.sequence, code=code, error=error
+            "connection closed",
+            id=link.connection_id,
+            state=link.state,
+            sent=link.session.sequence,
+            code=code,
+            error=error,
         )
         self.hub.disconnect(link)
 
@@ -126,9 +131,8 @@ class Endpoint:
             self.tick_lag.observe((begin - planned) * 1000)
         if self.tick_time is not None:
             self.tick_time.observe((time.perf_counter_ns() - begin_ns) / 1e6)
-        # A tick that is late is skipped, not doubled: the next one is the first still ahead.
         end = begin + (time.perf_counter_ns() - begin_ns) / 1e9
-        following = max(number + 1, int((end - self._start_s) / self.update_interval_s) + 1)
+        following = next_tick(number, end - self._start_s, self.update_interval_s)
         self.ticks_skipped += following - number - 1
         self._plan_tick(following)
 
@@ -146,3 +150,8 @@ class Endpoint:
         for link in hub.take_ready():
             self.pump(link)
         self._timer_handle = self._loop.call_later(_TIMER_S, self._run_timers)
+
+
+def next_tick(number: int, elapsed_s: float, interval_s: float) -> int:
+    """The tick after ``number``, ``elapsed_s`` after tick 0: a late one is skipped, not doubled."""
+    return max(number + 1, int(elapsed_s / interval_s) + 1)

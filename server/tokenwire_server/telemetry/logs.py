@@ -145,7 +145,12 @@ def get_log(name: str) -> Log:
 class _NoPeerNoise(logging.Filter):
     """Lets uvicorn's complaints about single broken requests pass only at debug: peers could fill a disk."""
 
-    _NOISE: Final = ("Invalid HTTP request received.", "Unsupported upgrade request.")
+    _NOISE: Final = (
+        "Invalid HTTP request received.",
+        "Unsupported upgrade request.",
+        "Started server process [%d]",
+        "Finished server process [%d]",
+    )
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.msg not in self._NOISE or logging.getLogger().isEnabledFor(logging.DEBUG)
