@@ -70,6 +70,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def _serve(settings: Settings) -> None:
     async with running(settings, build_sources(settings), handle_signals=True) as started:
+        gc.collect()
+        gc.freeze()  # what lives now lives as long as the process; collections needn't look at it again
         _announce(settings, started)
         await started.server.finished.wait()
 
@@ -121,8 +123,6 @@ async def running(
     listening = asyncio.create_task(server.listening.wait())
     try:
         await asyncio.wait((listening, serving), return_when=asyncio.FIRST_COMPLETED)
-        gc.collect()
-        gc.freeze()  # what lives now lives on; collections needn't look at it again
         yield Running(_url(settings, port), port, pipeline, endpoint, metrics, server)
     finally:
         listening.cancel()

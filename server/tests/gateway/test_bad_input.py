@@ -191,7 +191,7 @@ async def test_a_dead_reader_costs_the_others_nothing(serve: Serve) -> None:
         async with session.ws_connect(server.url) as healthy:
             await healthy.send_str(subscribe(*tokens))
             last = 0
-            for round_ in range(200):
+            for round_ in range(80):
                 for token in tokens:
                     source.trade(token, str(round_ + 2))
                 while True:

@@ -157,8 +157,10 @@ def test_many_late_trades_at_one_time_leave_a_usable_queue() -> None:
         for address in ("a", "b"):
             number += 1
             world.trade(number, "1", at_ms=250_000 - late_ms, address=address)
+    queue = world.market._clocks["s"].queue
     for now_ms in range(250_000, 700_000, 500):
         world.market.advance("s", T0 + now_ms)
+    assert len(queue) == 2  # one entry for each token; the void ones are gone
     assert world.a.data().volume.m5 == "0"
 
 

@@ -265,6 +265,19 @@ async def test_pace_follows_the_receive_times(tmp_path: Path, sink: RecordingSin
     assert max(b - a for a, b in pairwise(sink.clocks)) <= 2_001
 
 
+async def test_sleeping_too_long_does_not_carry_the_clock_past_a_frame(tmp_path: Path, sink: RecordingSink) -> None:
+    now_s = 0.0
+
+    async def oversleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds + 0.4
+
+    path = write_tape(tmp_path / "tape", [agg_trade(1), agg_trade(2), agg_trade(3)], step_ms=5_000)
+    await Tape(path, sleep=oversleep, monotonic=lambda: now_s).run(sink)
+    assert {1_626_992_741_000, 1_626_992_746_000, 1_626_992_751_000} <= set(sink.clocks)
+    assert sink.clocks == sorted(sink.clocks)
+
+
 async def test_tokens_are_announced_before_anything(tmp_path: Path, sink: RecordingSink) -> None:
     source = Tape(write_tape(tmp_path / "tape", [agg_trade(1), agg_trade(1, "ETHUSDT")]), speed=0)
     await source.run(sink)

@@ -10,7 +10,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from random import Random
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
@@ -180,8 +179,10 @@ class Binance:
                 reason = error
             finally:
                 tending.cancel()
-                with suppress(asyncio.CancelledError, WebSocketException):
-                    await tending  # its own verdict, if it has one, is the better reason
+                await asyncio.wait((tending,))  # unlike awaiting it, this lets a cancellation of ours through
+            verdict = None if tending.cancelled() else tending.exception()
+            if verdict is not None and not isinstance(verdict, WebSocketException):
+                raise verdict  # why the connection was cut is the better reason
             raise _LostError(f"closed: {reason or 'by the venue'}")
 
     def _requests(self) -> dict[int, str]:
