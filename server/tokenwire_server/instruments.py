@@ -157,6 +157,18 @@ def _market(metrics: Metrics, pipeline: Pipeline) -> None:
         read=lambda: _by(pipeline.accepted, "source"),
     )
     metrics.observe(
+        "source_gaps",
+        description="Holes in a source's own numbering.",
+        kind=Kind.COUNTER,
+        read=lambda: [(gaps, {"source": source}) for source, (gaps, _) in pipeline.gaps.items()],
+    )
+    metrics.observe(
+        "trades_missed",
+        description="Trades in those holes.",
+        kind=Kind.COUNTER,
+        read=lambda: [(missed, {"source": source}) for source, (_, missed) in pipeline.gaps.items()],
+    )
+    metrics.observe(
         "data_rejected",
         description="Trades and frames of sources that were not used.",
         kind=Kind.COUNTER,

@@ -1,6 +1,7 @@
 """From sources to the board: validation, market, hub. The sink of every source and the directory of the hub."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.staleness import SourceHealth
@@ -14,6 +15,9 @@ from tokenwire_server.validation.trades import validate_trade
 __all__ = ["Pipeline"]
 
 _log = get_log(__name__)
+
+_GAPS_LOGGED: Final = 10
+_GAPS_PER_LINE: Final = 100
 
 
 class Pipeline:
@@ -33,6 +37,7 @@ class Pipeline:
         self.hub = Hub(self, monotonic_ms(), config)
         self.rejections: dict[tuple[str, str], int] = {}  # by source and reason
         self.accepted: dict[str, int] = {}  # trades that passed validation, by source
+        self.gaps: dict[str, tuple[int, int]] = {}  # holes, and trades in them, by source
         self.states: dict[str, SourceState] = {}
         self._monotonic_ms = monotonic_ms
         self._wall_ms = wall_ms
@@ -74,6 +79,13 @@ class Pipeline:
         self.rejections[key] = count
         if count == 1:
             _log.warning("data rejected", source=source, reason=reason, detail=detail)
+
+    def gap(self, source: str, token: str, missed: int) -> None:
+        """Count a hole in what the source sent; the log tells of the first ones, then of every hundredth."""
+        gaps, trades = self.gaps.get(source, (0, 0))
+        self.gaps[source] = (gaps + 1, trades + missed)
+        if gaps < _GAPS_LOGGED or gaps % _GAPS_PER_LINE == 0:
+            _log.warning("trades missing", source=source, token=token, missed=missed, gaps=gaps + 1)
 
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         """The source changed its state."""

@@ -39,6 +39,9 @@ class Sink(Protocol):
     def rejected(self, source: str, reason: str, detail: str) -> None:
         """A frame of the source could not be used; ``reason`` is a short constant name."""
 
+    def gap(self, source: str, token: str, missed: int) -> None:
+        """The source's own numbering skipped: ``missed`` trades of ``token`` never arrived."""
+
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         """The source changed its state."""
 

@@ -23,6 +23,7 @@ class RecordingSink:
         self.all: list[Trade] = []
         self.clocks: list[int] = []
         self.reasons: Counter[str] = Counter()
+        self.gaps: Counter[str] = Counter()
         self.states: list[tuple[SourceState, str]] = []
         self.order: list[str] = []
         self._news = asyncio.Event()
@@ -47,6 +48,10 @@ class RecordingSink:
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         self.states.append((state, detail))
         self._tell("state")
+
+    def gap(self, source: str, token: str, missed: int) -> None:
+        self.gaps[token] += missed
+        self._tell("gap")
 
     def _tell(self, what: str) -> None:
         self.order.append(what)

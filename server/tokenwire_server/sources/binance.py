@@ -3,7 +3,7 @@
 Of the venue's rules it honours: at most 1024 streams a connection, at most 5 messages a second to the venue,
 a connection's life of 24 hours (renewed before), ``serverShutdown`` (reconnect at once). Trade ids rise by one
 per symbol: a hole, also one over a reconnect, is counted in ``gaps`` and ``missed`` and told through
-``sink.state(LIVE, detail)``; the trades in it are not fetched again.
+``sink.gap``; the trades in it are not fetched again.
 """
 
 import asyncio
@@ -264,8 +264,7 @@ class Binance:
         if missed:
             self.gaps += 1
             self.missed += missed
-            detail = f"gap: {missed} trades of {frame.symbol} before {frame.number}"
-            sink.state(self._name, SourceState.LIVE, detail)
+            sink.gap(self._name, frame.trade.address, missed)
         lead_ms = frame.trade.time_ms - self._clock()
         if lead_ms <= MAX_FUTURE_MS and (self._clock_lead_ms is None or lead_ms > self._clock_lead_ms):
             self._clock_lead_ms = lead_ms

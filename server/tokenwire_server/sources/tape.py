@@ -158,6 +158,7 @@ class Tape:
         if missed:
             self.gaps += 1
             self.missed += missed
+            sink.gap(self._name, frame.trade.address, missed)
         trades: list[Trade] = [frame.trade]
         sink.trades(self._name, trades)
 
