@@ -110,6 +110,12 @@ def _traffic(metrics: Metrics, endpoint: Endpoint) -> None:
     for name, (description, unit, read) in counters.items():
         metrics.observe(name, description=description, unit=unit, kind=Kind.COUNTER, read=_one(read))
     metrics.observe(
+        "defects",
+        description="Exceptions that should not have been; each is in the log with its traceback.",
+        kind=Kind.COUNTER,
+        read=_one(lambda: endpoint.defects),
+    )
+    metrics.observe(
         "errors",
         description="Errors and warnings told to clients, by catalogue code.",
         kind=Kind.COUNTER,

@@ -124,3 +124,31 @@ async def test_ready_turns_503_while_draining_and_metrics_tell_what_happened(ser
         for other in others:
             await other.close()
         await peer.close()
+
+
+async def test_a_defect_costs_only_the_connection_it_happens_on(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve() as (server, source):
+        healthy, unlucky = await RawPeer.connect(server.port), await RawPeer.connect(server.port)
+        healthy.write(frame(subscribe("DOGE").encode()))
+        for _ in range(3):
+            await healthy.message()
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("a defect")
+
+        hub = server.endpoint.hub
+        with monkeypatch.context() as patch:
+            patch.setattr(hub, "receive", broken)
+            unlucky.write(frame(b"{}"))
+            messages, code = await unlucky.ending()
+        assert (messages[-2]["data"]["code"], code) == ("INTERNAL_ERROR", 1011)
+        with monkeypatch.context() as patch:
+            patch.setattr(hub, "tick", broken)
+            patch.setattr(hub, "timers", broken)
+            await asyncio.sleep(0.4)
+        assert server.endpoint.defects > 3
+        source.trade("DOGE", "5")
+        while (await healthy.message())["data"].get("price") != "5":
+            pass
+        await healthy.close()
+        await unlucky.close()

@@ -75,8 +75,8 @@ class Delivery:
                     yield write, data
                     continue
             last = first + count
-            session.sequence = last - 1
             data = template % tuple(range(first, last))
+            session.sequence = last - 1
             frames += count
             octets += len(data)
             yield write, data

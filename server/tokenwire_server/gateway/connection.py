@@ -111,17 +111,23 @@ class Connection(asyncio.Protocol):
         now = endpoint.now()
         link.last_byte_ms = now
         endpoint.hub.stats.bytes_in += len(data)
+        try:
+            self._receive_bytes(link, data, now)
+        except Exception as error:
+            endpoint.defect(link, error)
+        endpoint.pump(link)
+
+    def _receive_bytes(self, link: Link, data: bytes, now: int) -> None:
         inbound = self._inbound
         if inbound is None:
             inbound = self._inbound = Inbound(link.deflater is not None)
         for frame in inbound.feed(data):
             self._handle(link, frame, now)
         if inbound.has_too_many_fragments():
-            endpoint.hub.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now, "a message in over 1024 fragments")
+            self._endpoint.hub.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now, "a message in over 1024 fragments")
         self._answer(link, inbound, now)
         if inbound.is_idle:
             self._inbound = None
-        endpoint.pump(link)
 
     def eof_received(self) -> bool:
         """The client closed its side; without a close handshake there is nothing more to say."""

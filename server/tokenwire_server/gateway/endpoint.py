@@ -37,6 +37,7 @@ class Endpoint:
         self.update_interval_s = update_interval_s
         self.handshakes_refused: dict[int, int] = {}
         self.ticks_skipped = 0
+        self.defects = 0  # exceptions that should not have been
         self.tick_lag: Observer | None = None
         self.tick_time: Observer | None = None
         self._wall_ms = wall_ms
@@ -95,6 +96,13 @@ class Endpoint:
         while data := self.hub.pump(link, self._wall_ms()):
             link.socket.write(data)
 
+    def defect(self, link: Link, error: Exception) -> None:
+        """Handling a client's bytes raised: our fault. That client is told so and closed, nobody else."""
+        self.defects += 1
+        _log.error("connection failed", exc_info=error, id=link.connection_id)
+        self.hub.fail(link, ErrorCode.INTERNAL_ERROR, self.now())
+        self.pump(link)
+
     def opened(self, link: Link, peer: str) -> None:
         """A handshake succeeded."""
         _log.info("connection opened", id=link.connection_id, peer=peer, deflate=link.deflater is not None)
@@ -125,8 +133,12 @@ class Endpoint:
     def _tick(self, number: int, planned: float) -> None:
         begin = self._loop.time()
         begin_ns = time.perf_counter_ns()
-        for write, data in self.hub.tick(self.now(), self._wall_ms()):
-            write(data)
+        try:
+            for write, data in self.hub.tick(self.now(), self._wall_ms()):
+                write(data)
+        except Exception as error:  # a defect, which must not be the last tick of everybody
+            self.defects += 1
+            _log.error("tick failed", exc_info=error)
         if self.tick_lag is not None:
             self.tick_lag.observe((begin - planned) * 1000)
         if self.tick_time is not None:
@@ -137,7 +149,14 @@ class Endpoint:
         self._plan_tick(following)
 
     def _run_timers(self) -> None:
-        now = self.now()
+        try:
+            self._handle_timers(self.now())
+        except Exception as error:  # as above
+            self.defects += 1
+            _log.error("timers failed", exc_info=error)
+        self._timer_handle = self._loop.call_later(_TIMER_S, self._run_timers)
+
+    def _handle_timers(self, now: int) -> None:
         hub = self.hub
         pings, aborts = hub.timers(now)
         for link in pings:
@@ -149,7 +168,6 @@ class Endpoint:
             hub.check_staleness(now)
         for link in hub.take_ready():
             self.pump(link)
-        self._timer_handle = self._loop.call_later(_TIMER_S, self._run_timers)
 
 
 def next_tick(number: int, elapsed_s: float, interval_s: float) -> int:
