@@ -1,9 +1,13 @@
 """What holds for every test of the project."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
+
+# A shell that starts the tests in the background has SIGINT ignored, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ALLOWED_SKIPS: dict[str, str] = {}
 """Tests that may skip in CI (CI is set), each with its reason. On a laptop any test may skip, saying why."""

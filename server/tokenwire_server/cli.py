@@ -1,7 +1,9 @@
 """The command line. It imports nothing heavy before a command runs, so that ``--help`` answers at once."""
 
+import contextlib
 import importlib.metadata
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -245,12 +247,19 @@ def serve_tape(
         typer.echo(f"{file} is served on {url}; stop with Ctrl-C. A server that reads it:")
         typer.echo(f"  {_PROGRAM} --source binance:SYMBOL,SYMBOL@{url}")
 
+    async def serve() -> None:
+        serving = asyncio.ensure_future(
+            venue.serve_tape(file, host, port, speed, faults, announce, loop=loop, follow=follow)
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
     try:
-        asyncio.run(venue.serve_tape(file, host, port, speed, faults, announce, loop=loop, follow=follow))
+        asyncio.run(serve())
     except ValueError as error:
         raise UserError(str(error)) from None
-    except KeyboardInterrupt:
-        pass  # the announced way to stop it
     return 0
 
 

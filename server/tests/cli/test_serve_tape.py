@@ -74,7 +74,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert words in err
 
 
-async def test_a_tape_is_served_until_interrupted(tape: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+async def test_a_tape_is_served_until_interrupted(tape: Path, stop: signal.Signals) -> None:
     command = [sys.executable, "-m", "tokenwire_server", "serve-tape", str(tape), "--port", "0", "--speed", "0"]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -85,7 +86,7 @@ async def test_a_tape_is_served_until_interrupted(tape: Path) -> None:
             assert found
             async with connect(f"{found[0]}/stream?streams=btcusdt@trade") as socket:
                 assert [await socket.recv() for _ in FRAMES] == FRAMES
-            process.send_signal(signal.SIGINT)
+            process.send_signal(stop)
             _, err = await process.communicate()
             assert (process.returncode, err) == (0, b"")
     finally:

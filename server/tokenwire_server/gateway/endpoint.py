@@ -113,15 +113,12 @@ class Endpoint:
 
     def lost(self, link: Link, error: Exception | None) -> None:
         """The socket of ``link`` is gone."""
-        code = link.close_with[0] if link.close_with else None
-        _log.info(
-            "connection closed",
-            id=link.connection_id,
-            state=link.state,
-            sent=link.session.sequence,
-            code=code,
-            error=error,
-        )
+        fields: dict[str, object] = {"sent": link.session.sequence}
+        if link.close_with is not None:
+            fields["code"] = link.close_with[0]
+        if error is not None:
+            fields["error"] = error
+        _log.info("connection closed", id=link.connection_id, **fields)
         self.hub.disconnect(link)
 
     # --- time ------------------------------------------------------------------------------------------------
