@@ -35,6 +35,10 @@ STALE_MIN_MS: Final = 15_000  # … and at least this old
 # --- Interpretations: what one peer may do -----------------------------------------------------------------
 INBOUND_RATE_PER_S: Final = 20
 INBOUND_BURST: Final = 40
+INBOUND_SHARE_BYTES: Final = 16_384  # a message counts once, and once more for each full share, inflated
+MESSAGE_TIMEOUT_MS: Final = 20_000  # from the first byte of a message to its last
+MAX_UNFINISHED_BYTES: Final = 67_108_864  # of all clients' unfinished messages together
+MAX_MESSAGE_FRAGMENTS: Final = 4_096
 INBOUND_CONTROL_RATE_PER_S: Final = 200  # pings, pongs and acks have their own ceiling
 RATE_NOTICE_INTERVAL_MS: Final = 1_000
 RATE_SUSTAINED_MS: Final = 10_000  # floods this long end in RATE_LIMITED, 4005

@@ -44,6 +44,7 @@ class Running:
     endpoint: Endpoint
     metrics: Metrics
     server: GatewayServer
+    serving: asyncio.Task[None]
 
 
 def serve(settings: Settings) -> int:
@@ -73,7 +74,9 @@ async def _serve(settings: Settings) -> None:
         gc.collect()
         gc.freeze()  # what lives now lives as long as the process; collections needn't look at it again
         _announce(settings, started)
-        await started.server.finished.wait()
+        finished = asyncio.create_task(started.server.finished.wait())
+        await asyncio.wait((finished, started.serving), return_when=asyncio.FIRST_COMPLETED)
+        finished.cancel()
 
 
 @asynccontextmanager
@@ -123,15 +126,19 @@ async def running(
     listening = asyncio.create_task(server.listening.wait())
     try:
         await asyncio.wait((listening, serving), return_when=asyncio.FIRST_COMPLETED)
-        yield Running(_url(settings, port), port, pipeline, endpoint, metrics, server)
+        if serving.done():
+            await serving  # it could not start: let its error out
+        yield Running(_url(settings, port), port, pipeline, endpoint, metrics, server, serving)
     finally:
         listening.cancel()
         server.should_exit = True
-        await serving
-        for task in feeding:
-            task.cancel()
-        await asyncio.gather(*feeding, return_exceptions=True)
-        metrics.shutdown()
+        try:
+            await serving
+        finally:
+            for task in feeding:
+                task.cancel()
+            await asyncio.gather(*feeding, return_exceptions=True)
+            metrics.shutdown()
 
 
 async def _run_source(source: Source, pipeline: Pipeline) -> None:

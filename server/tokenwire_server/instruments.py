@@ -113,7 +113,7 @@ def _traffic(metrics: Metrics, endpoint: Endpoint) -> None:
         "defects",
         description="Exceptions that should not have been; each is in the log with its traceback.",
         kind=Kind.COUNTER,
-        read=_one(lambda: endpoint.defects),
+        read=_one(lambda: endpoint.defects + stats.bad_rows),
     )
     metrics.observe(
         "errors",

@@ -93,7 +93,8 @@ class Client:
     def send(self, message: object) -> None:
         text = message if isinstance(message, str) else json.dumps(message)
         self.link.last_byte_ms = self.bench.now
-        self.bench.hub.receive(self.link, text, self.bench.now)
+        if self.bench.hub.admit(self.link, self.bench.now):
+            self.bench.hub.receive(self.link, text, self.bench.now)
         self.bench.flush()
 
     def subscribe(self, *tokens: object, action: str = "subscribe") -> None:

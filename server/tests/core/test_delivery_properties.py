@@ -155,6 +155,11 @@ class Delivery(RuleBasedStateMachine):
                 pending = newest - max(ledger.newest, ledger.since - 1)
                 conflated = len(set(range(ledger.since, ledger.newest + 1)) - ledger.delivered)
                 assert produced == len(ledger.delivered) + conflated + pending
+                # What the client could derive must be what the server still owes: pending, or due at the next tick.
+                row = self.bench.hub.board.row(self.bench.directory.values[address])
+                session = client.link.session
+                owed = row.changed_tick > (session.synced_tick if session.is_behind else self.bench.hub.board.tick)
+                assert pending == 0 or owed or row in (session.pending or {}), "a change that nobody remembers"
 
     @invariant()
     def the_books_of_the_hub_agree(self) -> None:

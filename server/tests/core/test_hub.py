@@ -416,3 +416,165 @@ def test_an_idle_hub_never_fires_a_timer_early() -> None:
     while not client.socket.buffer:
         bench.pass_time(7, step=7)
     assert 15_000 <= bench.now - start <= 15_250 + 7
+
+
+def test_a_long_message_counts_as_several(bench: Bench) -> None:
+    client = bench.client()
+    long = {"type": "subscription", "data": {"action": "subscribe", "tokens": ["token0"], "x": "y" * 1_000_000}}
+    client.send(long)
+    assert kinds(client.read()) == ["subscription", "token_update"]
+    client.subscribe("token0")
+    assert codes(client.read()) == ["RATE_LIMITED"]
+    bench.now += 2_000
+    client.subscribe("token0")
+    assert kinds(client.read()) == ["subscription", "token_update"]
+
+
+def test_an_unfinished_message_has_20_s() -> None:
+    bench = Bench()
+    client, patient = bench.client(), bench.client()
+    bench.hub.hold(client.link, 100, bench.now)
+    for second in range(21):
+        for one in (client, patient):
+            one.link.last_byte_ms = bench.now
+            bench.hub.hold(client.link, 100 + second, bench.now)
+        bench.pass_time(1_000)
+    error, connection = (message for message in client.read())
+    assert error["data"]["level"] == "fatal"
+    assert connection["data"]["status"] == "error"
+    assert client.closed_with == 1008
+    patient.read()
+    assert patient.closed_with is None
+
+
+def test_unfinished_messages_of_all_clients_together_are_bounded() -> None:
+    bench = Bench()
+    clients = [bench.client() for _ in range(70)]
+    for client in clients:
+        bench.hub.hold(client.link, 1_000_000, bench.now)
+    bench.flush()
+    ended = [client for client in clients if codes(client.read()) == ["MESSAGE_TOO_LARGE"]]
+    assert ended == clients[67:]
+    for client in clients:
+        bench.hub.disconnect(client.link)
+    assert bench.hub.held_bytes == 0
+
+
+def test_the_longest_legal_request_gets_its_whole_answer(bench: Bench) -> None:
+    client = bench.client()
+    names = [f'{number:04}"' + "\U0001f600" * 251 for number in range(1000)]
+    client.subscribe(*names)
+    (refused, error) = client.read()
+    assert len(refused["data"]["tokens"]) == 1000
+    assert error["data"]["code"] == "TOKEN_NOT_FOUND"
+    assert client.closed_with is None
+
+
+def test_a_value_that_cannot_be_encoded_spoils_only_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = bench.client()
+    client.subscribe("token0", "token1")
+    client.read()
+    monkeypatch.setattr(bench.directory.values["token0"], "data", lambda: 1 / 0)
+    bench.change("token0")
+    bench.change("token1")
+    bench.tick()
+    assert [message["data"]["address"] for message in client.read()] == ["token1"]
+    assert bench.hub.stats.bad_rows == 1
+
+
+def test_only_tokens_that_somebody_holds_are_encoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = bench.client()
+    client.subscribe("token0")
+    client.read()
+    monkeypatch.setattr(bench.directory.values["token1"], "data", lambda: pytest.fail("nobody wants it"))
+    bench.change("token0")
+    bench.change("token1")
+    bench.tick()
+    assert len(client.read()) == 1
+    client.subscribe("token0", action="unsubscribe")
+    client.read()
+    assert all(row.holders == 0 for row in bench.hub.board.rows)
+
+
+def test_timestamps_never_decrease(bench: Bench) -> None:
+    client = bench.client()
+    client.subscribe("token0")
+    assert bench.hub.pump(client.link, 1) == b""
+    bench.change("token0")
+    for write, data in bench.hub.tick(bench.now, 5):  # the clock was set back
+        write(data)
+    stamps = [message["timestamp"] for message in client.read()]
+    assert stamps == sorted(stamps)
+    assert stamps[0] > 5
+
+
+def test_a_new_episode_of_staleness_is_told_even_after_everything_was_unsubscribed(bench: Bench) -> None:
+    from tokenwire_server.core.staleness import SourceHealth
+
+    bench.hub.staleness.sources["test"] = SourceHealth(cadence_ms=1_000, now=bench.now)
+    client = bench.client()
+
+    def live(ms: int) -> None:
+        for _ in range(ms // 5_000):
+            client.link.last_byte_ms = bench.now
+            bench.pass_time(5_000)
+
+    client.subscribe("token0")
+    live(20_000)
+    assert codes(client.read()) == ["UPSTREAM_STALE"]
+    client.subscribe("token0", action="unsubscribe")
+    bench.change("token0")
+    live(5_000)
+    client.subscribe("token0")
+    assert codes(client.read()) == []
+    live(20_000)
+    assert codes(client.read()) == ["UPSTREAM_STALE"]
+
+
+def test_a_stalled_socket_gets_neither_pings_nor_pongs(bench: Bench) -> None:
+    client = bench.client()
+    assert bench.hub.receive_control(client.link, bench.now)
+    bench.hub.pause(client.link, bench.now)
+    assert not bench.hub.receive_control(client.link, bench.now)
+    bench.now += 14_000
+    client.link.last_byte_ms = bench.now
+    bench.pass_time(2_000)
+    assert not client.socket.buffer
+
+
+def test_a_reader_that_is_slow_but_moves_is_kept() -> None:
+    bench = Bench(tokens=1)
+    client = bench.client()
+    client.socket.buffer += b"x" * 100
+    bench.hub.pause(client.link, bench.now)
+    for _ in range(60):
+        client.link.last_byte_ms = bench.now
+        del client.socket.buffer[:1]
+        bench.pass_time(1_000)
+    assert client.link.close_with is None
+
+
+def test_silence_is_judged_before_the_stall() -> None:
+    bench = Bench(tokens=1)
+    client = bench.client()
+    bench.hub.pause(client.link, bench.now)
+    bench.pass_time(45_000)
+    assert client.link.close_with is not None
+    assert client.link.close_with[0] == 4000
+
+
+def test_a_flood_that_pauses_begins_anew(bench: Bench) -> None:
+    client = bench.client()
+    for _ in range(40):
+        bench.now += 2_500  # longer than the notice interval: each burst is its own flood
+        for _ in range(100):
+            client.subscribe("token0")
+        assert client.closed_with is None
+        client.read()
+
+
+def test_an_ended_connection_lets_go_of_its_socket(bench: Bench) -> None:
+    client = bench.client()
+    bench.hub.disconnect(client.link)
+    assert client.link.socket is not client.socket
+    assert client.link.session.write != client.socket.write

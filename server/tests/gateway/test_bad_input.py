@@ -9,6 +9,9 @@ import aiohttp
 import pytest
 
 from tokenwire_schemas import limits
+from tokenwire_server.gateway.connection import Connection
+from tokenwire_server.gateway.handshake import ENDPOINT
+from tokenwire_server.gateway.inbound import Inbound
 
 from .conftest import Serve
 from .raw import BINARY, CLOSE, CONT, PING, PONG, RawPeer, frame
@@ -45,7 +48,7 @@ ENDINGS: dict[str, tuple[Send, int, str | None]] = {
         "MESSAGE_TOO_LARGE",
     ),
     "endless fragments": (
-        lambda p: p.write(frame(b"x", fin=False) + frame(b"x", CONT, fin=False) * 2000),
+        lambda p: p.write(frame(b"x", fin=False) + frame(b"x", CONT, fin=False) * 5000),
         1009,
         "MESSAGE_TOO_LARGE",
     ),
@@ -112,7 +115,7 @@ async def test_many_messages_in_one_segment_are_answered_in_order(serve: Serve) 
         peer.write(b"".join(frame(subscribe(name).encode()) for name in names))
         seen = [await peer.message() for _ in range(6)]
         assert [m["type"] for m in seen] == [
-            "subscription", "subscription", "error", "subscription", "token_update", "token_update",
+            "subscription", "token_update", "subscription", "error", "subscription", "token_update",
         ]  # fmt: skip
         await peer.close()
 
@@ -205,3 +208,63 @@ async def test_a_dead_reader_costs_the_others_nothing(serve: Serve) -> None:
         assert stuck.session.is_behind
         assert stuck.socket.get_write_buffer_size() < 3 * limits.WRITE_HIGH_WATER_BYTES
         await dead.close()
+
+
+async def test_a_flood_is_handled_in_slices_and_what_is_dropped_is_not_even_parsed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    parsed: list[int] = []
+    handle, parse = Connection._handle_bytes, Inbound.parse
+    monkeypatch.setattr(Connection, "_handle_bytes", lambda *args: sizes.append(len(args[2])) or handle(*args))
+    monkeypatch.setattr(Inbound, "parse", lambda *args: parsed.append(len(args[1])) or parse(*args))
+    bomb = frame(deflated(b'{"type":"' + b" " * 900_000 + b'"}'), rsv1=True)
+    async with serve() as (server, _):
+        peer = await RawPeer.connect(server.port, DEFLATE)
+        await peer.message()
+        peer.write(bomb * 500)
+        errors = [await peer.message() for _ in range(2)]
+        assert [error["data"]["code"] for error in errors] == ["UNKNOWN_TYPE", "RATE_LIMITED"]
+        await peer.close()
+    assert max(sizes) <= 16_384
+    assert len(parsed) < 10, "a message of 900 KB counts as 54"
+
+
+async def test_a_fatal_error_is_told_though_a_close_frame_came_with_it(serve: Serve) -> None:
+    async with serve() as (server, _):
+        peer = await RawPeer.connect(server.port)
+        peer.write(frame(b"{}", BINARY) + frame((1000).to_bytes(2, "big"), CLOSE))
+        messages, code = await peer.ending()
+        assert messages[1]["data"]["code"] == "BINARY_NOT_SUPPORTED"
+        assert code == 1003
+        await peer.close()
+
+
+HEAD = (
+    b"GET %b HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%b\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (HEAD % (b"//[", b""), 404),
+        (HEAD % (b"/nowhere", b""), 404),
+        (HEAD % (ENDPOINT.encode(), b"Sec-WebSocket-Version: 13\r\n"), 400),
+        (HEAD % (ENDPOINT.encode(), b"Origin: a\r\nOrigin: b\r\n"), 400),
+        (HEAD % (ENDPOINT.encode(), b"Sec-WebSocket-Extensions: ;;\r\n"), 400),
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + HEAD % (ENDPOINT.encode(), b""), 0),
+        (HEAD % (ENDPOINT.encode(), b"") + frame(b"{}"), 400),
+    ],
+)
+async def test_odd_upgrades_are_refused(serve: Serve, request_bytes: bytes, status: int) -> None:
+    async with serve() as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request_bytes)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 %d " % status) if status else not answer
+        assert b"101 Switching" not in answer
+        assert not server.endpoint.hub.links
+        writer.close()
+        await writer.wait_closed()

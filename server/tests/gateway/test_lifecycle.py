@@ -9,9 +9,10 @@ import aiohttp
 import pytest
 
 from tokenwire_server.core.hub import HubConfig
-from tokenwire_server.core.session import Session
+from tokenwire_server.core.session import Link
 from tokenwire_server.core.states import LinkState
 from tokenwire_server.gateway.connection import Connection
+from tokenwire_server.gateway.server import GatewayServer
 
 from .conftest import Serve
 from .raw import CLOSE, PING, RawPeer, frame
@@ -62,8 +63,8 @@ async def test_a_thousand_connections_come_and_go(serve: Serve) -> None:
             assert alive(Connection) == 0, f"round {round_}"
         assert len(list(Path("/proc/self/fd").iterdir())) <= files + 2
         assert server.endpoint.hub.stats.opened == server.endpoint.hub.stats.closed == 2002
-        # The wheel remembers links for a heartbeat at most; a session must not hold more than itself.
-        assert alive(Session) <= 2002
+        # The wheel remembers links for a heartbeat at most, but not their sockets.
+        assert {type(link.socket).__name__ for link in gc.get_objects() if isinstance(link, Link)} <= {"_Gone"}
 
 
 async def test_pings_come_and_a_silent_peer_is_closed_4000(serve: Serve) -> None:
@@ -152,3 +153,39 @@ async def test_a_defect_costs_only_the_connection_it_happens_on(serve: Serve, mo
             pass
         await healthy.close()
         await unlucky.close()
+
+
+async def test_a_write_that_fails_ends_its_connection_and_no_other(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve() as (server, _):
+        healthy, unlucky = await RawPeer.connect(server.port), await RawPeer.connect(server.port)
+        for peer in (healthy, unlucky):
+            await peer.message()
+        hub = server.endpoint.hub
+        victim = list(hub.links)[1]
+        pump = hub.pump
+
+        def broken(link: Link, wall: int) -> bytes:
+            if link is victim:
+                raise RuntimeError("a defect")
+            return pump(link, wall)
+
+        monkeypatch.setattr(hub, "pump", broken)
+        unlucky.write(frame(subscribe("DOGE").encode()))
+        assert await unlucky.ending() == ([], None)
+        healthy.write(frame(subscribe("DOGE").encode()))
+        assert (await healthy.message())["data"]["status"] == "success"
+        assert server.endpoint.defects >= 1
+        await healthy.close()
+        await unlucky.close()
+
+
+async def test_a_server_that_cannot_start_says_so(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no start")
+
+    monkeypatch.setattr(GatewayServer, "startup", broken)
+    with pytest.raises(RuntimeError, match="no start"):
+        async with serve():
+            pass

@@ -34,6 +34,7 @@ class Row:
         "_payload_version",
         "changed_ms",
         "changed_tick",
+        "holders",
         "index",
         "sent_version",
         "value",
@@ -44,6 +45,7 @@ class Row:
         self.value = value
         self.changed_tick = 0
         self.changed_ms = 0
+        self.holders = 0  # token sets that contain it
         self.sent_version = value.version
         self._payload = b""
         self._payload_version = -1
@@ -76,10 +78,6 @@ class Board:
             self.rows.append(row)
             self._by_address[value.address] = row
         return row
-
-    def find(self, address: str) -> Row | None:
-        """The row with exactly this wire address."""
-        return self._by_address.get(address)
 
     def changed(self, row: Row, now_ms: int) -> None:
         """The row's value has a new version; the next tick carries it."""

@@ -14,7 +14,7 @@ from tokenwire_schemas.close_codes import CloseCode
 from tokenwire_schemas.codec import CodecError, decode_client_message, encode_data
 from tokenwire_schemas.errors import CATALOGUE, ErrorCode
 from tokenwire_schemas.messages import ConnectionData, ErrorData
-from tokenwire_server.core.board import Board
+from tokenwire_server.core.board import Board, Row
 from tokenwire_server.core.delivery import Delivery
 from tokenwire_server.core.limiter import Limiter, Verdict
 from tokenwire_server.core.session import Link, Session
@@ -63,6 +63,7 @@ class Hub:
         self.staleness = Staleness()
         self.links: dict[Link, None] = {}
         self.rejected = 0
+        self.held_bytes = 0  # of unfinished messages
         self.draining = False
         self._directory = directory
         self._wheel: Wheel[Link] = Wheel(now, _WHEEL_RESOLUTION_MS)
@@ -90,7 +91,7 @@ class Hub:
             return False
         self._step(link, LinkState.CONNECTED)
         self.links[link] = None
-        self._enqueue(link, _CONNECTION, self._connection_data(link, "connected"), now)
+        self._enqueue(link, _CONNECTION, self._connection_data(link, "connected"))
         return True
 
     def disconnect(self, link: Link) -> None:
@@ -102,6 +103,7 @@ class Hub:
         elif link.state is not LinkState.CONNECTING:
             self.rejected -= 1
         self._step(link, LinkState.CLOSED)
+        self.held_bytes -= link.held_bytes
         self.sets.leave(link.session)
         self._ready.pop(link, None)
         self.stats.closed += 1
@@ -153,31 +155,43 @@ class Hub:
 
     # --- what a client sends ---------------------------------------------------------------------------------
 
-    def receive(self, link: Link, text: str, now: int) -> None:
-        """One text message."""
+    def admit(self, link: Link, now: int) -> bool:
+        """A message is about to be read; whether it may be, by the client's rate."""
         if link.state is not LinkState.CONNECTED or link.close_with is not None:
-            return
+            return False
         self.stats.messages_in += 1
         if link.limiter is None:
             link.limiter = Limiter(now)
-        if not self._admit(link, link.limiter.message(now), now):
+        return self._admit(link, link.limiter.message(now), now)
+
+    def receive(self, link: Link, text: str, now: int) -> None:
+        """One text message that was admitted. A long one counts as several, so that size is no way round the rate."""
+        limiter = link.limiter
+        if link.state is not LinkState.CONNECTED or link.close_with is not None or limiter is None:
             return
+        if link.session.is_full:
+            self.stats.error(ErrorCode.SLOW_CONSUMER)
+            self.close(link, CloseCode.SLOW_CONSUMER, ErrorCode.SLOW_CONSUMER, now)
+            return
+        limiter.charge(len(text) // limits.INBOUND_SHARE_BYTES)
         try:
             request = check_request(decode_client_message(text))
         except (CodecError, RequestError) as error:
-            self._refuse(link, link.limiter, error.code, str(error), now)
+            self._refuse(link, limiter, error.code, str(error), now)
             return
         session = link.session
         if request.sequence is not None:
-            self._check_sequence(link, request.sequence, now)
+            self._check_sequence(link, request.sequence)
         replies, errors = apply_request(
             request, session, self.board, self._directory, self.sets, self.config.max_subscriptions
         )
         for reply in replies:
-            self._enqueue(link, _SUBSCRIPTION, encode_data(reply), now)
+            self._enqueue(link, _SUBSCRIPTION, encode_data(reply))
         for code, message in errors:
-            self._error(link, code, message, now)
-        self._warn_if_stale(session, now)
+            self._error(link, code, message)
+        if not session.tokens.indices & self.staleness.stale:
+            session.stale_warned = False
+        self._warn_if_stale(session)
 
     def receive_control(self, link: Link, now: int) -> bool:
         """One ping or pong; whether it may be answered."""
@@ -187,15 +201,30 @@ class Hub:
             link.limiter = Limiter(now)
         return self._admit(link, link.limiter.control(now), now) and link.writable
 
+    def hold(self, link: Link, held_bytes: int, now: int) -> None:
+        """How much of an unfinished message is kept for ``link``; bounded in time, and for all clients together."""
+        self.held_bytes += held_bytes - link.held_bytes
+        link.held_bytes = held_bytes
+        if not held_bytes:
+            link.message_due_ms = None
+        elif link.message_due_ms is None:
+            link.message_due_ms = now + limits.MESSAGE_TIMEOUT_MS
+            self._touch_timer(link, now)
+        if held_bytes and self.held_bytes > limits.MAX_UNFINISHED_BYTES:
+            self.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now, "the server holds too many unfinished messages")
+
     def _admit(self, link: Link, verdict: Verdict, now: int) -> bool:
         if verdict is Verdict.ACCEPT:
             return True
         limiter = link.limiter
         self.stats.dropped_in += 1
         if limiter is not None and verdict is Verdict.NOTIFY:
-            text = f"{limiter.dropped} messages dropped; at most {limits.INBOUND_RATE_PER_S} a second are read"
+            text = (
+                f"{limiter.dropped} messages dropped; at most {limits.INBOUND_RATE_PER_S} messages and "
+                f"{limits.INBOUND_CONTROL_RATE_PER_S} pings or pongs a second are read"
+            )
             limiter.dropped = 0
-            self._error(link, ErrorCode.RATE_LIMITED, text, now)
+            self._error(link, ErrorCode.RATE_LIMITED, text)
         elif verdict is Verdict.CUT:
             self.fail(link, ErrorCode.RATE_LIMITED, now, "the flood went on for 10 s")
         return False
@@ -204,22 +233,22 @@ class Hub:
         if limiter.protocol_error(now):
             self.fail(link, code, now, message, CloseCode.PROTOCOL_ERRORS)
         else:
-            self._error(link, code, message, now)
+            self._error(link, code, message)
 
-    def _check_sequence(self, link: Link, sequence: int, now: int) -> None:
+    def _check_sequence(self, link: Link, sequence: int) -> None:
         session = link.session
         expected = session.inbound_next
         if expected is not None and sequence > expected and not session.gap_warned:
             session.gap_warned = True
             text = f"expected sequence {expected}, got {sequence}; said once per connection"
-            self._error(link, ErrorCode.SEQUENCE_GAP, text, now)
+            self._error(link, ErrorCode.SEQUENCE_GAP, text)
         session.inbound_next = sequence + 1
 
     # --- delivery --------------------------------------------------------------------------------------------
 
     def tick(self, now: int, wall: int) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
         """Send what changed since the last tick: yields a write and its bytes for each client."""
-        rows = [row for row in self.board.commit() if row.value.has_value]
+        rows = self._sendable(self.board.commit())
         self.stats.ticks += 1
         if not rows:
             return
@@ -239,6 +268,21 @@ class Hub:
             halted, self._halted = self._halted, []
             for link in halted:
                 link.session.fall_behind(self.board)
+
+    def _sendable(self, changed: list[Row]) -> list[Row]:
+        """Of the changed rows those that somebody holds; one whose value can't be encoded must not spoil the rest."""
+        rows: list[Row] = []
+        for row in changed:
+            if not row.holders or not row.value.has_value:
+                row.sent_version = row.value.version
+                continue
+            try:
+                row.payload()
+            except Exception:  # a defect of the token's writer
+                self.stats.bad_rows += 1
+            else:
+                rows.append(row)
+        return rows
 
     def take_ready(self) -> list[Link]:
         """The links for which :meth:`pump` may have something."""
@@ -275,7 +319,7 @@ class Hub:
         session = link.session
         if session.stall_warning:
             session.stall_warning = False
-            self._error(link, ErrorCode.SLOW_CONSUMER, CATALOGUE[ErrorCode.SLOW_CONSUMER].meaning, now)
+            self._error(link, ErrorCode.SLOW_CONSUMER, CATALOGUE[ErrorCode.SLOW_CONSUMER].meaning)
         self._ready[link] = None
 
     # --- time ------------------------------------------------------------------------------------------------
@@ -294,6 +338,9 @@ class Hub:
                     link.close_due_ms = now + self.config.close_timeout_ms
             elif now - link.last_byte_ms >= self.config.idle_timeout_ms:
                 self.close(link, CloseCode.HEARTBEAT_TIMEOUT, "heartbeat time-out", now)
+            elif link.message_due_ms is not None and now >= link.message_due_ms:
+                text = f"a message was not complete within {limits.MESSAGE_TIMEOUT_MS // 1000} s"
+                self.fail(link, ErrorCode.INVALID_MESSAGE, now, text, CloseCode.POLICY_VIOLATION)
             elif link.stalled_ms is not None:
                 self._check_stall(link, link.stalled_ms, now)
             if link.close_due_ms is None and now >= link.ping_due_ms:
@@ -327,6 +374,8 @@ class Hub:
             due = link.close_due_ms
         else:
             due = min(link.ping_due_ms, link.last_byte_ms + self.config.idle_timeout_ms)
+            if link.message_due_ms is not None:
+                due = min(due, link.message_due_ms)
             if link.stalled_ms is not None:
                 warned = link.session.stall_warning
                 patience = self.config.stall_close_ms if warned else self.config.stall_warning_ms
@@ -347,14 +396,14 @@ class Hub:
             for tokens in self.sets.occupied():
                 if tokens.indices & indices:
                     for session in tokens.members():
-                        self._warn_if_stale(session, now)
+                        self._warn_if_stale(session)
         if recovered:
             for tokens in self.sets.occupied():
                 if not tokens.indices & stale:
                     for session in tokens.members():
                         session.stale_warned = False
 
-    def _warn_if_stale(self, session: Session, now: int) -> None:
+    def _warn_if_stale(self, session: Session) -> None:
         shared = session.tokens.indices & self.staleness.stale
         link = session.link
         if shared and link is not None and not session.stale_warned:
@@ -362,7 +411,7 @@ class Hub:
             names = [self.board.rows[index].value.address for index in sorted(shared)]
             more = f" and {len(names) - _NAMED_STALE} more" if len(names) > _NAMED_STALE else ""
             text = f"older than the source promises: {', '.join(names[:_NAMED_STALE])}{more}"
-            self._error(link, ErrorCode.UPSTREAM_STALE, text, now)
+            self._error(link, ErrorCode.UPSTREAM_STALE, text)
 
     # --- helpers ---------------------------------------------------------------------------------------------
 
@@ -378,14 +427,11 @@ class Hub:
     def _connection_data(self, link: Link, status: _Status) -> bytes:
         return encode_data(ConnectionData(status, link.connection_id, self.config.max_subscriptions))
 
-    def _error(self, link: Link, code: ErrorCode, message: str, now: int) -> None:
+    def _error(self, link: Link, code: ErrorCode, message: str) -> None:
         level = CATALOGUE[code].level
         self.stats.error(code)
-        self._enqueue(link, _ERROR, encode_data(ErrorData(code, message, level.value)), now)
+        self._enqueue(link, _ERROR, encode_data(ErrorData(code, message, level.value)))
 
-    def _enqueue(self, link: Link, kind: bytes, data: bytes, now: int) -> None:
-        if link.session.enqueue(kind, data):
-            self._ready[link] = None
-        else:
-            self.stats.error(ErrorCode.SLOW_CONSUMER)
-            self.close(link, CloseCode.SLOW_CONSUMER, ErrorCode.SLOW_CONSUMER, now)
+    def _enqueue(self, link: Link, kind: bytes, data: bytes) -> None:
+        link.session.enqueue(kind, data)
+        self._ready[link] = None

@@ -44,6 +44,10 @@ class Limiter:
             return Verdict.ACCEPT
         return self._drop(now_ms)
 
+    def charge(self, messages: int) -> None:
+        """Account for ``messages`` more, already accepted; they delay the next ones."""
+        self._messages -= messages * _SCALE
+
     def control(self, now_ms: int) -> Verdict:
         """Account for one ping, pong or ack."""
         refill = (now_ms - self._control_ms) * limits.INBOUND_CONTROL_RATE_PER_S

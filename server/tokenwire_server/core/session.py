@@ -55,8 +55,9 @@ _GONE = _Gone()
 class Link:
     """One socket. Times are monotonic milliseconds; ``slot`` is its entry in the timer wheel."""
 
-    __slots__ = ("close_due_ms", "close_with", "connection_id", "deflater", "last_byte_ms", "limiter", "ping_due_ms",
-                 "session", "slot", "socket", "stall_bytes", "stalled_ms", "state", "writable")  # fmt: skip
+    __slots__ = ("close_due_ms", "close_with", "connection_id", "deflater", "held_bytes", "last_byte_ms", "limiter",
+                 "message_due_ms", "ping_due_ms", "session", "slot", "socket", "stall_bytes", "stalled_ms", "state",
+                 "writable")  # fmt: skip
 
     def __init__(self, socket: Socket, connection_id: str, deflater: Deflater | None, now_ms: int) -> None:
         self.socket = socket
@@ -73,6 +74,8 @@ class Link:
         self.close_with: tuple[int, str] | None = None
         self.close_due_ms: int | None = None
         self.limiter: Limiter | None = None
+        self.held_bytes = 0  # of an unfinished message …
+        self.message_due_ms: int | None = None  # … and when it must be complete
 
     def let_go(self) -> None:
         """Forget the socket: the timer wheel holds the link a little longer, and must not hold that as well."""
@@ -129,15 +132,20 @@ class Session:
         self.stale_warned = False
         self.stall_warning = False
 
-    def enqueue(self, kind: bytes, data: bytes) -> bool:
-        """Queue a reply, warning or error (encoded ``data``); false if the queue is full (256 frames, 256 KiB)."""
+    @property
+    def is_full(self) -> bool:
+        """So many replies wait (256 frames or 256 KiB) that no further request is served."""
+        return self.outbox is not None and (
+            len(self.outbox) >= MAX_OUTBOX_FRAMES or self.outbox_bytes >= MAX_OUTBOX_BYTES
+        )
+
+    def enqueue(self, kind: bytes, data: bytes) -> None:
+        """Queue a reply, warning or error (encoded ``data``). The bound is asked before a request, not within one:
+        its answer is no backlog, however long it is."""
         if self.outbox is None:
             self.outbox = deque()
-        if len(self.outbox) >= MAX_OUTBOX_FRAMES or self.outbox_bytes + len(data) > MAX_OUTBOX_BYTES:
-            return False
         self.outbox.append((kind, data))
         self.outbox_bytes += len(data)
-        return True
 
     def want(self, row: Row) -> None:
         """Send the row's newest value soon, whether or not it changed."""
@@ -172,14 +180,15 @@ class Session:
         pending = self.pending
         while pending and room > 0:
             row = next(iter(pending))
-            sent = pending.pop(row)
             version = row.value.version
+            number = self.sequence + 1
+            chunk = frame(TOKEN_UPDATE, number, timestamp, row.payload(), deflater)
+            self.sequence = number
+            sent = pending.pop(row)
             if sent >= 0:
                 stats.conflated += max(version - sent - 1, 0)
             if self.sent_versions is not None:
                 self.sent_versions[row] = version
-            self.sequence += 1
-            chunk = frame(TOKEN_UPDATE, self.sequence, timestamp, row.payload(), deflater)
             chunks.append(chunk)
             room -= len(chunk)
             stats.frames += 1

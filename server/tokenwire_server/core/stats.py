@@ -22,7 +22,7 @@ class _Ignore:
 class HubStats:
     """Totals since the start. ``latency`` gets, for each token a tick sends, how long its newest change waited."""
 
-    __slots__ = ("bytes_in", "bytes_out", "closed", "closes", "conflated", "dropped_in", "errors", "frames",
+    __slots__ = ("bad_rows", "bytes_in", "bytes_out", "closed", "closes", "conflated", "dropped_in", "errors", "frames",
                  "latency", "messages_in", "opened", "pauses", "stalls", "steps", "ticks", "updates")  # fmt: skip
 
     def __init__(self) -> None:
@@ -36,6 +36,7 @@ class HubStats:
         self.bytes_in = 0
         self.bytes_out = 0
         self.ticks = 0
+        self.bad_rows = 0  # changed values that could not be encoded
         self.pauses = 0  # times a socket's buffer filled up
         self.stalls = 0  # times it stayed full for 5 s
         self.errors: dict[ErrorCode, int] = {}

@@ -100,6 +100,8 @@ class TokenSets:
         if tokens is None:
             tokens = TokenSet(tuple(sorted(rows, key=lambda row: row.index)))
             self._sets[tokens.indices] = tokens
+            for row in rows:
+                row.holders += 1
         session.tokens = tokens
         self.subscriptions += len(tokens)
         tokens.add(session)
@@ -114,3 +116,5 @@ class TokenSets:
         self.subscriptions -= len(tokens)
         if tokens.is_empty:
             del self._sets[tokens.indices]
+            for row in tokens.rows:
+                row.holders -= 1

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from websockets.datastructures import MultipleValuesError
 from websockets.exceptions import InvalidHeader
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
@@ -30,13 +31,14 @@ __all__ = ["Connection"]
 
 _RETRY_AFTER_S: Final = 5
 _LINGER_S: Final = 0.5
+_SLICE_BYTES: Final = 16_384
 _PONG: Final = bytes((0x8A,))
 
 
 class Connection(asyncio.Protocol):
     """One client of the endpoint, from its upgrade request to the end of its socket."""
 
-    __slots__ = ("_ending", "_endpoint", "_inbound", "_is_text", "_link", "_parts", "_transport")
+    __slots__ = ("_backlog", "_ending", "_endpoint", "_inbound", "_is_text", "_link", "_parts", "_transport")
 
     def __init__(self, endpoint: "Endpoint") -> None:
         self._endpoint = endpoint
@@ -45,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._inbound: Inbound | None = None
         self._parts: list[bytes] | None = None  # of a message in fragments
         self._is_text = True
+        self._backlog: bytearray | None = None  # arrived, and waiting for its turn
         self._ending = False  # what still arrives is discarded
 
     # --- handshake -------------------------------------------------------------------------------------------
@@ -60,7 +63,10 @@ class Connection(asyncio.Protocol):
             transport.write(b"".join(protocol.data_to_send()))
             transport.close()
             return
-        response, deflated = self._response(protocol, events[0])
+        try:
+            response, deflated = self._response(protocol, events[0])
+        except MultipleValuesError as error:
+            response, deflated = protocol.reject(400, f"several {error.args[0]!a} headers\n"), False
         protocol.send_response(response)
         transport.write(b"".join(protocol.data_to_send()))
         if response.status_code != 101:
@@ -103,29 +109,81 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol ------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the client: frames, parts of frames, or nonsense."""
+        """Bytes of the client: frames, parts of frames, or nonsense.
+
+        They are handled in slices with the event loop's other work in between, and reading pauses meanwhile:
+        what one client sends must not keep the others waiting.
+        """
         link = self._link
-        if link is None or self._ending:
+        transport = self._transport
+        if link is None or transport is None or self._ending:
             return
+        link.last_byte_ms = self._endpoint.now()
+        self._endpoint.hub.stats.bytes_in += len(data)
+        if self._backlog is not None:
+            self._backlog += data
+        elif len(data) <= _SLICE_BYTES:
+            self._take(link, data)
+        else:
+            self._backlog = bytearray(data)
+            transport.pause_reading()
+            self._take_slice()
+
+    def _take_slice(self) -> None:
+        link, backlog, transport = self._link, self._backlog, self._transport
+        if link is None or backlog is None or transport is None:
+            return
+        data = bytes(backlog[:_SLICE_BYTES])
+        del backlog[:_SLICE_BYTES]
+        if not self._ending:
+            self._take(link, data)
+        if transport.is_closing():
+            self._backlog = None
+        elif backlog and not self._ending:
+            asyncio.get_running_loop().call_soon(self._take_slice)
+        else:
+            self._backlog = None
+            transport.resume_reading()
+
+    def _take(self, link: Link, data: bytes) -> None:
         endpoint = self._endpoint
-        now = endpoint.now()
-        link.last_byte_ms = now
-        endpoint.hub.stats.bytes_in += len(data)
         try:
-            self._receive_bytes(link, data, now)
+            self._handle_bytes(link, data, endpoint.now())
         except Exception as error:
             endpoint.defect(link, error)
         endpoint.pump(link)
 
-    def _receive_bytes(self, link: Link, data: bytes, now: int) -> None:
+    def _handle_bytes(self, link: Link, data: bytes, now: int) -> None:
+        hub = self._endpoint.hub
         inbound = self._inbound
         if inbound is None:
             inbound = self._inbound = Inbound(link.deflater is not None)
-        for frame in inbound.feed(data):
-            self._handle(link, frame, now)
-        if inbound.has_too_many_fragments():
-            self._endpoint.hub.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now, "a message in over 1024 fragments")
-        self._answer(link, inbound, now)
+        inbound.add(data)
+        while (piece := inbound.next_frame()) is not None:
+            opcode = piece[0] & 0x0F
+            if link.close_with is not None:
+                # Our close frame is out: nothing is read any more but the answer to it.
+                if opcode == Opcode.CLOSE:
+                    self._end(0)
+                    return
+                continue
+            is_whole = opcode in (Opcode.TEXT, Opcode.BINARY) and piece[0] & 0x80 and not inbound.is_in_message
+            if is_whole and not hub.admit(link, now):
+                continue  # dropped before it costs anything, inflating included
+            for frame in inbound.parse(piece):
+                self._handle(link, frame, now)
+            if inbound.has_too_many_fragments():
+                hub.fail(
+                    link,
+                    ErrorCode.MESSAGE_TOO_LARGE,
+                    now,
+                    f"a message in over {limits.MAX_MESSAGE_FRAGMENTS} fragments",
+                )
+            self._answer(link, inbound, now)
+            self._endpoint.pump(link)
+            if self._ending:
+                return
+        hub.hold(link, inbound.held_bytes, now)
         if inbound.is_idle:
             self._inbound = None
 
@@ -136,7 +194,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self._transport = None
-        self._inbound = self._parts = None
+        self._inbound = self._parts = self._backlog = None
         if self._link is not None:
             self._endpoint.lost(self._link, exc)
 
@@ -167,8 +225,10 @@ class Connection(asyncio.Protocol):
                 self._finish(link, now)
         elif frame.opcode is Opcode.CONT and self._parts is not None:
             self._parts.append(bytes(frame.data))
-            if frame.fin:
+            if frame.fin and hub.admit(link, now):
                 self._finish(link, now)
+            elif frame.fin:
+                self._parts = None
 
     def _finish(self, link: Link, now: int) -> None:
         message = b"".join(self._parts or ())
@@ -203,14 +263,22 @@ class Connection(asyncio.Protocol):
             return
         if inbound.close_code == CloseCode.MESSAGE_TOO_BIG and inbound.failure:
             hub.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now)
-            self._endpoint.pump(link)
-        elif link.state is not LinkState.CLOSING:
+        if link.close_with is not None:
+            self._endpoint.pump(link)  # ours goes first, with its reasons
+        else:
             transport.write(close_frame)
             hub.closing(link, now)
+        # After an error, closing at once would reset the connection and lose our close frame.
+        self._end(_LINGER_S if inbound.failure else 0)
+
+    def _end(self, linger_s: float) -> None:
+        """End the connection; what still arrives is discarded."""
+        transport = self._transport
         self._ending = True
-        if inbound.failure:  # closing at once would reset the connection and lose our close frame
-            asyncio.get_running_loop().call_later(_LINGER_S, transport.close)
-        else:
+        self._inbound = self._parts = None
+        if transport is not None and linger_s:
+            asyncio.get_running_loop().call_later(linger_s, transport.close)
+        elif transport is not None:
             transport.close()
 
 

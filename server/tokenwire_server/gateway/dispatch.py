@@ -43,8 +43,7 @@ class _Dispatcher(asyncio.Protocol):
         if self._target is not None:
             self._target.data_received(data)
         elif transport is not None:
-            target = data.split(b" ", 2)[1].decode("latin-1")
-            path = request_path(target)
+            path = request_path(data.split(b" ", 2)[1].decode("latin-1"))
             if path == ENDPOINT:
                 connection = Connection(self._endpoint)
                 self._hand_over(transport, connection)

@@ -93,8 +93,13 @@ class Endpoint:
 
     def pump(self, link: Link) -> None:
         """Write what the hub has for ``link``, as long as the socket takes it."""
-        while data := self.hub.pump(link, self._wall_ms()):
-            link.socket.write(data)
+        try:
+            while data := self.hub.pump(link, self._wall_ms()):
+                link.socket.write(data)
+        except Exception as error:  # a defect; numbers may have been taken for frames that nobody gets
+            self.defects += 1
+            _log.error("writing failed", exc_info=error, id=link.connection_id)
+            link.socket.abort()
 
     def defect(self, link: Link, error: Exception) -> None:
         """Handling a client's bytes raised: our fault. That client is told so and closed, nobody else."""
@@ -113,13 +118,13 @@ class Endpoint:
 
     def lost(self, link: Link, error: Exception | None) -> None:
         """The socket of ``link`` is gone."""
+        self.hub.disconnect(link)
         fields: dict[str, object] = {"sent": link.session.sequence}
         if link.close_with is not None:
             fields["code"] = link.close_with[0]
         if error is not None:
             fields["error"] = error
         _log.info("connection closed", id=link.connection_id, **fields)
-        self.hub.disconnect(link)
 
     # --- time ------------------------------------------------------------------------------------------------
 

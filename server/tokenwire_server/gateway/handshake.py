@@ -1,14 +1,12 @@
 """The opening handshake: path, query, compression and origin (RFC 6455 4.2, RFC 7692 7.1)."""
 
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 from websockets.datastructures import Headers
 from websockets.headers import parse_extension
-from websockets.http11 import Request
 from websockets.typing import Subprotocol
 
-__all__ = ["ENDPOINT", "SUBPROTOCOL", "negotiate_deflate", "request_path", "request_query"]
+__all__ = ["ENDPOINT", "SUBPROTOCOL", "negotiate_deflate", "request_path"]
 
 ENDPOINT: Final = "/api/v1/ws/token-data"
 SUBPROTOCOL: Final = Subprotocol("token-data.v1")
@@ -20,13 +18,7 @@ _PARAMETERS: Final = frozenset(
 
 def request_path(target: str) -> str:
     """The path of a request target, without its query."""
-    return urlsplit(target).path if target.startswith("/") else target
-
-
-def request_query(request: Request) -> dict[str, str]:
-    """Query parameters; of repeated ones the last counts."""
-    query = urlsplit(request.path).query
-    return {name: values[-1] for name, values in parse_qs(query, max_num_fields=64).items()}
+    return target.partition("?")[0]
 
 
 def negotiate_deflate(headers: Headers) -> str | None:

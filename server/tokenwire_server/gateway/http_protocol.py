@@ -41,6 +41,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # of this head, as far as the parser reported it
         self._head_fed_bytes = 0  # of this head, in chunks after its first
         self._handed_over = False
+        self._segment = b""  # while it is being parsed
         self._refused = False
         self._refusal = 400
 
@@ -58,7 +59,9 @@ class TimedHttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._begun_now = False
+        self._segment = data
         super().data_received(data)
+        self._segment = b""
         if self._handed_over or self._refused or self.transport.is_closing():
             return
         if not self._begun:
@@ -85,6 +88,11 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     def handle_websocket_upgrade(self) -> None:
+        _, end, rest = self._segment.partition(b"\r\n\r\n")
+        if self._answering or (end and rest):
+            # Behind an unanswered request, or with data before the answer (RFC 6455 4.1): the bytes would mix.
+            self._refuse(400)
+            return
         self._handed_over = True
         self._disarm()
         self._set_write_timer(None)

@@ -7,41 +7,37 @@ gathered until a frame is whole, the frames are fed, and the object is dropped b
 from typing import Final
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Frame
+from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from tokenwire_schemas.limits import MAX_MESSAGE_BYTES
+from tokenwire_schemas.limits import MAX_MESSAGE_BYTES, MAX_MESSAGE_FRAGMENTS
 
-__all__ = ["Inbound", "whole_frames"]
+__all__ = ["Inbound", "frame_end"]
 
-_MAX_FRAGMENTS: Final = 1024
 _WINDOW_BITS: Final = 15
 
 
-def whole_frames(data: bytes | bytearray) -> int:
-    """How many leading bytes of ``data`` are complete frames; all of them if what follows can only be an error.
+def frame_end(data: bytes | bytearray) -> int:
+    """Where the first frame in ``data`` ends; 0 if it is not complete yet.
 
-    Illegal or oversized headers are not waited for: the parser refuses them at once.
+    Illegal and oversized headers are not waited for: all of ``data`` is the frame then, and the parser refuses it.
     """
-    end = 0
     size = len(data)
-    while size - end >= 2:
-        if not data[end + 1] & 0x80:  # unmasked: an error whatever follows
+    if size < 2:
+        return 0
+    if not data[1] & 0x80:  # unmasked: an error whatever follows
+        return size
+    length = data[1] & 0x7F
+    header = 6
+    if length >= 126:
+        header = 8 if length == 126 else 14
+        if size < header - 4:
+            return 0
+        length = int.from_bytes(data[2 : header - 4], "big")
+        if length > MAX_MESSAGE_BYTES:
             return size
-        length = data[end + 1] & 0x7F
-        header = 6
-        if length >= 126:
-            header = 8 if length == 126 else 14
-            if size - end < header - 4:
-                break
-            length = int.from_bytes(data[end + 2 : end + header - 4], "big")
-            if length > MAX_MESSAGE_BYTES:
-                return size
-        if size - end < header + length:
-            break
-        end += header + length
-    return end
+    return header + length if size >= header + length else 0
 
 
 class Inbound:
@@ -74,22 +70,42 @@ class Inbound:
         error = self._parser.parser_exc
         return "" if error is None else str(error)
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Frames completed by ``data``."""
-        tail = self._tail
-        tail += data
-        end = whole_frames(tail)
+    @property
+    def held_bytes(self) -> int:
+        """What an unfinished message takes, inflated."""
+        return len(self._tail) + (self._parser.current_size or 0)
+
+    @property
+    def is_in_message(self) -> bool:
+        """Fragments of a message have come, its end has not."""
+        return self._parser.current_size is not None
+
+    def add(self, data: bytes) -> None:
+        """Bytes arrived."""
+        self._tail += data
+
+    def next_frame(self) -> bytes | None:
+        """The next whole frame, unparsed (see :func:`frame_end`); None if there is none yet."""
+        end = frame_end(self._tail)
         if not end:
-            return []
-        self._parser.receive_data(bytes(tail[:end]))
-        del tail[:end]
+            return None
+        frame = bytes(self._tail[:end])
+        del self._tail[:end]
+        return frame
+
+    def parse(self, frame: bytes) -> list[Frame]:
+        """Parse (and inflate) what :meth:`next_frame` gave."""
+        self._parser.receive_data(frame)
         frames = [event for event in self._parser.events_received() if isinstance(event, Frame)]
-        self._fragments = 0 if self._parser.current_size is None else self._fragments + len(frames)
+        if not self.is_in_message:
+            self._fragments = 0
+        elif any(event.opcode in DATA_OPCODES for event in frames):
+            self._fragments += 1
         return frames
 
     def has_too_many_fragments(self) -> bool:
-        """A message in over 1024 pieces: nobody who means well sends that."""
-        return self._fragments > _MAX_FRAGMENTS
+        """A message in over 4096 pieces: nobody who means well sends that."""
+        return self._fragments > MAX_MESSAGE_FRAGMENTS
 
     def answers(self) -> list[bytes]:
         """Pongs and close frames that the parser wants sent; an empty one means: end the connection."""
