@@ -135,6 +135,7 @@ async def running(
         try:
             await serving
         finally:
+            listener.close()
             for task in feeding:
                 task.cancel()
             await asyncio.gather(*feeding, return_exceptions=True)
