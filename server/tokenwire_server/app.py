@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -56,6 +57,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level, settings.log_format, access_log=settings.access_log)
     for notice in settings.notices:
         _log.warning(notice)
+    raise_file_limit(settings.max_connections)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings))
     return 0
@@ -159,10 +161,14 @@ def _url(settings: Settings, port: int) -> str:
 
 def _announce(settings: Settings, started: Running) -> None:
     page = started.url.replace("ws", "http", 1).removesuffix(ENDPOINT) + "/"
-    subscribe = '{"type":"subscription","data":{"action":"subscribe","tokens":["DOGE","PEPE"]}}'
+    known = {token.symbol for token in started.pipeline.market}
+    names = [name for name in ("DOGE", "PEPE") if name in known] or sorted(known)[:2]
+    data = json.dumps({"action": "subscribe", "tokens": names}, separators=(",", ":"))
+    trust = f" --ca {settings.tls_cert}" if settings.tls_cert else ""
+    subscribe = f"""-x '{{"type":"subscription","data":{data}}}' -w 20""" if names else "(no tokens are known yet)"
     lines = [
         f"Token Data WebSocket v1.0 on {started.url}",
-        f"  try it:    npx -y wscat -c {started.url} -x '{subscribe}' -w 20",
+        f"  try it:    npx -y wscat -c {started.url}{trust} {subscribe}",
         f"  browser:   {page}    health: {page}health    metrics: {page}metrics",
         "  stop with Ctrl-C",
     ]

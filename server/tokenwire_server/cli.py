@@ -35,11 +35,11 @@ _ABOUT: Final = """Real-time token data over WebSocket (Token Data WebSocket Ser
       another port, an update every second
   tokenwire-server --source binance:BTCUSDT,ETHUSDT
       live trades of an exchange
-  tokenwire-server --source tape:trades.jsonl
+  tokenwire-server --source tape:trades.txt
       captured exchange frames instead of a live feed
   tokenwire-server --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
       wss and https, for everybody
-  tokenwire-server serve-tape trades.jsonl --port 8090
+  tokenwire-server serve-tape trades.txt
       plays the exchange; read it with --source binance:BTCUSDT@ws://127.0.0.1:8090
   tokenwire-server config
       every setting, its value and where the value comes from
@@ -243,9 +243,9 @@ def serve_tape(
         shutdown_after=shutdown_after,
     )
 
-    def announce(url: str) -> None:
+    def announce(url: str, symbols: Sequence[str]) -> None:
         typer.echo(f"{file} is served on {url}; stop with Ctrl-C. A server that reads it:")
-        typer.echo(f"  {_PROGRAM} --source binance:SYMBOL,SYMBOL@{url}")
+        typer.echo(f"  {_PROGRAM} --source binance:{','.join(symbols)}@{url.replace('//0.0.0.0:', '//127.0.0.1:')}")
 
     async def serve() -> None:
         serving = asyncio.ensure_future(

@@ -89,8 +89,13 @@ class Pipeline:
 
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         """The source changed its state."""
-        if self.states.get(source) is not state:
-            self.states[source] = state
+        before = self.states.get(source)
+        self.states[source] = state
+        if state in (SourceState.RECONNECTING, SourceState.FAILED):
+            _log.warning("source unavailable", source=source, state=state, detail=detail)
+            if before is SourceState.LIVE:
+                self.hub.source_lost(source, self._monotonic_ms())
+        elif before is not state:
             _log.info("source state", source=source, state=state, **({"detail": detail} if detail else {}))
 
     # --- Directory -------------------------------------------------------------------------------------------

@@ -117,9 +117,11 @@ def raise_file_limit(max_connections: int) -> int:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return soft
     if hard != resource.RLIM_INFINITY and hard < needed:
+        possible = hard - needed + max_connections
+        fewer = f" or use --max-connections {possible}" if possible > 0 else ""
         raise UserError(
-            f"{max_connections} connections need {needed} open files, this system allows {hard}: raise it "
-            f"(ulimit -n {needed}) or use --max-connections {max(1, hard - needed + max_connections)}"
+            f"--max-connections {max_connections} needs {needed} open files, this system allows {hard}: "
+            f"raise the limit (ulimit -n {needed}){fewer}"
         )
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

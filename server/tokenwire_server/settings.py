@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         description="seconds between two updates of a token, from 0.05 to 3600",
     )
     max_connections: int = Field(
-        limits.MAX_CONNECTIONS, ge=1, le=1_000_000, description="WebSocket connections at once, at least 1"
+        limits.MAX_CONNECTIONS, ge=1, le=1_000_000, description="WebSocket connections at once, from 1 to 1000000"
     )
     source: Annotated[tuple[str, ...], BeforeValidator(_sources)] = Field(
         ("simulator",),
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         description="simulator[:SCENARIO], tape:PATH, binance:SYM,SYM[@URL] or none; several separated by ;",
     )
     seed: int | None = Field(
-        None, ge=0, lt=2**64, description="whole number that makes the simulator repeatable; unset: random"
+        None, ge=0, lt=2**64, description="whole number, 0 or more, that makes the simulator repeatable; unset: random"
     )
     tls_cert: Path | None = Field(None, description="file with the certificate chain (PEM); turns on wss and https")
     tls_key: Path | None = Field(None, description="file with the certificate's private key (PEM)")
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
         "text", description="text (one readable line an event) or json (one object a line)"
     )
-    access_log: bool = Field(False, description="true logs every HTTP request")
+    access_log: bool = Field(False, description="true or false: whether every HTTP request is logged")
     allowed_origins: Annotated[tuple[str, ...] | None, BeforeValidator(_origins)] = Field(
         None,
         description="web origins that may connect, separated by ; or * for any, or none for the server's own "
@@ -223,7 +223,7 @@ def _text(value: object) -> str:
         return "****"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return ";".join(map(str, value)) or "none"
     return str(value)
 

@@ -134,6 +134,8 @@ def collect(
             values[own[name]] = (name, variables[name])
         elif name.startswith(PREFIX) and name not in _NOT_SETTINGS:
             # Only a likely slip of the pen is worth a line: other tools share the prefix.
-            close = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
-            notices.extend(f"{name} is no setting; did you mean {match}?" for match in close)
+            close = difflib.get_close_matches(
+                name.removeprefix(PREFIX), [field.upper() for field in fields], n=1, cutoff=0.7
+            )
+            notices.extend(f"{name} is no setting; did you mean {PREFIX}{match}?" for match in close)
     return values, tuple(notices)

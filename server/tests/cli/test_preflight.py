@@ -76,7 +76,7 @@ def test_the_file_limit_is_raised() -> None:
 
 def test_a_hard_limit_below_the_need_is_refused_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
-    with pytest.raises(UserError, match=r"1000 connections need 1150 open files, this system allows 1024.*874"):
+    with pytest.raises(UserError, match=r"--max-connections 1000 needs 1150 open files, this system allows 1024.*874"):
         raise_file_limit(1000)
 
 

@@ -37,7 +37,7 @@ def test_every_option_reaches_the_venue(monkeypatch: pytest.MonkeyPatch, capsys:
     async def serve_tape(*arguments: Any, loop: bool, follow: bool) -> None:
         *settings, announce = arguments
         calls.append((*settings, loop, follow))
-        announce("ws://h:1")
+        announce("ws://h:1", ["BTCUSDT", "ETHUSDT"])
 
     monkeypatch.setattr(venue, "serve_tape", serve_tape)
     faults = {
@@ -51,7 +51,7 @@ def test_every_option_reaches_the_venue(monkeypatch: pytest.MonkeyPatch, capsys:
     flags = [part for pair in faults.items() for part in pair]
     assert run("x.tape", "--host", "h", "--port", "1", "--speed", "2.5", "--loop", "--follow", *flags) == 0
     assert calls == [("x.tape", "h", 1, 2.5, venue.Faults(1, 2, 3, 4, 5, 6), True, True)]
-    assert "--source binance:SYMBOL,SYMBOL@ws://h:1" in capsys.readouterr().out
+    assert "--source binance:BTCUSDT,ETHUSDT@ws://h:1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

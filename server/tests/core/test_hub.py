@@ -578,3 +578,22 @@ def test_an_ended_connection_lets_go_of_its_socket(bench: Bench) -> None:
     bench.hub.disconnect(client.link)
     assert client.link.socket is not client.socket
     assert client.link.session.write != client.socket.write
+
+
+def test_a_lost_source_is_told_to_who_holds_its_tokens_at_most_once_a_minute(bench: Bench) -> None:
+    bench.add("elsewhere", source="other")
+    holder, other = bench.client(), bench.client()
+    holder.subscribe("token0", "token1")
+    other.subscribe("elsewhere")
+    for client in (holder, other):
+        client.read()
+    for _ in range(3):
+        bench.hub.source_lost("test", bench.now)
+        bench.flush()
+        bench.now += 10_000
+    assert codes(holder.read()) == ["UPSTREAM_UNAVAILABLE"]
+    assert codes(other.read()) == []
+    bench.now += 60_000
+    bench.hub.source_lost("test", bench.now)
+    bench.flush()
+    assert codes(holder.read()) == ["UPSTREAM_UNAVAILABLE"]

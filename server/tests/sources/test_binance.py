@@ -125,7 +125,7 @@ async def test_an_announced_shutdown_is_obeyed_at_once(tape: str, sink: Recordin
             await sink.until(lambda: len(sink.all) == 8)
         assert venue.connections >= 2
     assert ids(sink) == [1, 2, 3, 4, 1, 2, 3, 4]
-    assert (RECONNECTING, "'the venue shuts down'") in sink.states
+    assert (RECONNECTING, f"{venue.url}: the venue shuts down") in sink.states
 
 
 async def test_a_stalled_venue_is_alive_but_silent(tape: str, sink: RecordingSink) -> None:

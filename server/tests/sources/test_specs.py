@@ -55,14 +55,16 @@ def test_a_missing_tape_is_the_users_error() -> None:
 
 def test_sources_of_the_settings_have_names_of_their_own(tmp_path: Path) -> None:
     tape = write_tape(tmp_path / "tape", [agg_trade(1)])
+    (tmp_path / "more").mkdir()
+    tape2 = write_tape(tmp_path / "more" / "tape", [agg_trade(1)])
     settings = Settings(
-        source=("simulator", "binance:BTCUSDT", "binance:ETHUSDT", f"tape:{tape}"),
+        source=("simulator", "binance:BTCUSDT", "binance:ETHUSDT", f"tape:{tape}", f"tape:{tape2}"),
         seed=5,
         simulator_scenario="burst",
         simulator_rate=2.0,
     )
     sources = build_sources(settings)
-    assert [source.name for source in sources] == ["simulator", "binance", "binance#2", f"tape:{tape}"]
+    assert [source.name for source in sources] == ["simulator", "binance", "binance#2", "tape:tape", "tape:tape#2"]
     simulator = sources[0]
     assert isinstance(simulator, Simulator)
     assert simulator._simulation.scenario is Scenario.BURST

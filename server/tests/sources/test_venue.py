@@ -3,7 +3,7 @@
 import ast
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -181,14 +181,17 @@ async def test_other_paths_are_refused(tape: str) -> None:
 
 
 async def test_the_entry_point_announces_and_stops_when_cancelled(tape: str) -> None:
-    told: asyncio.Queue[str] = asyncio.Queue()
-    task = asyncio.create_task(serve_tape(tape, "127.0.0.1", 0, 0, Faults(), told.put_nowait))
-    url = await asyncio.wait_for(told.get(), 5)
+    told: asyncio.Queue[tuple[str, Sequence[str]]] = asyncio.Queue()
+    task = asyncio.create_task(
+        serve_tape(tape, "127.0.0.1", 0, 0, Faults(), lambda url, symbols: told.put_nowait((url, symbols)))
+    )
+    url, symbols = await asyncio.wait_for(told.get(), 5)
+    assert symbols == ("BTCUSDT",)
     async with connect(url + "/ws/btcusdt@aggTrade", proxy=None) as socket:
         assert len(await take(socket, 10)) == 10
     port = int(url.rpartition(":")[2])
     with pytest.raises(TapeError, match=f"cannot listen on 127.0.0.1:{port}.*choose another port"):
-        await serve_tape(tape, "127.0.0.1", port, 0, None, print)
+        await serve_tape(tape, "127.0.0.1", port, 0, None, lambda *_: None)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -37,6 +37,7 @@ _ERROR: Final = b"error"
 _WHEEL_RESOLUTION_MS: Final = 250
 _PING: Final = ping_frame()
 _NAMED_STALE: Final = 10
+_SOURCE_LOST_INTERVAL_MS: Final = 60_000
 
 
 class HubConfig(msgspec.Struct, frozen=True):
@@ -71,6 +72,7 @@ class Hub:
         self._halted: list[Link] = []
         self._ticking = False
         self._timestamp = 0
+        self._source_lost: dict[str, int] = {}
 
     # --- life of a link --------------------------------------------------------------------------------------
 
@@ -402,6 +404,19 @@ class Hub:
                 if not tokens.indices & stale:
                     for session in tokens.members():
                         session.stale_warned = False
+
+    def source_lost(self, source: str, now: int) -> None:
+        """A source that delivered cannot be reached: warn who holds its tokens, at most once a minute."""
+        last = self._source_lost.get(source)
+        if last is not None and now - last < _SOURCE_LOST_INTERVAL_MS:
+            return
+        self._source_lost[source] = now
+        text = f"the source {source} cannot be reached; its values stand still until it is"
+        for tokens in self.sets.occupied():
+            if any(row.value.source == source for row in tokens.rows):
+                for session in tokens.members():
+                    if session.link is not None:
+                        self._error(session.link, ErrorCode.UPSTREAM_UNAVAILABLE, text)
 
     def _warn_if_stale(self, session: Session) -> None:
         shared = session.tokens.indices & self.staleness.stale

@@ -5,6 +5,7 @@ the first byte on.
 """
 
 import secrets
+from pathlib import Path
 from typing import Final
 
 from tokenwire_server.errors import UserError
@@ -79,12 +80,13 @@ def build_sources(settings: Settings) -> list[Source]:
     names: set[str] = set()
     for text in settings.source:
         # Two sources of one kind would share a name and so their counters: the later get a number.
-        kind = text.partition(":")[0].strip()
-        name = kind if kind != "tape" else None
+        kind, _, argument = text.strip().partition(":")
+        # The file's name, not its path: names appear in /ready and /metrics.
+        name = base = f"tape:{Path(argument).name}" if kind == "tape" else kind
         number = 1
         while name in names:
             number += 1
-            name = f"{kind}#{number}"
+            name = f"{base}#{number}"
         source = parse_source(
             text,
             seed=settings.seed,

@@ -147,7 +147,7 @@ class Binance:
             if loop.time() - begun_s >= STABLE_S:
                 attempt = 0
             self.reconnects += 1
-            sink.state(self._name, SourceState.RECONNECTING, ascii(detail[:200]))
+            sink.state(self._name, SourceState.RECONNECTING, f"{self._url}: {ascii(detail[:200])[1:-1]}")
             # A venue that says goodbye again and again is not asked at once again and again.
             if not (at_once and attempt == 0):
                 await self._sleep(max(self._backoff_s(attempt), least_s))

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from tokenwire_server.market.trades import TokenInfo, Trade
@@ -86,7 +87,7 @@ class Tape:
         self.missed = 0  # trades in those holes
         self._path = path
         self._speed = speed
-        self._name = name or f"tape:{path}"
+        self._name = name or f"tape:{Path(path).name}"
         self._sleep = sleep
         self._monotonic = monotonic
         self._kinds: dict[str, str] = {}  # symbol -> the event kind that counts

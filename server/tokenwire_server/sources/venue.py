@@ -13,8 +13,9 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
@@ -31,6 +32,7 @@ MAX_REQUEST_BYTES: Final = 65_536
 MAX_CONNECTIONS: Final = 100
 PING_INTERVAL_S: Final = 20.0
 PING_TIMEOUT_S: Final = 60.0
+SCAN_LINES: Final = 1_000
 FRAMES_PER_TURN: Final = 50  # sent without letting others run
 _GARBAGE: Final = ('{"stream":"', "\x00\x01", "[]", '{"stream":"x@aggTrade","data":{"e":"aggTrade","p":"NaN"}}')
 
@@ -89,10 +91,10 @@ class TapeVenue:
         self._follow = follow
         self._position = 0  # lines of the tape behind the latest connection
         self._server: Server | None = None
-        for line in read_tape(path):
-            if stream_of(line.frame) is not None:
-                break
-        else:
+        streams = (stream_of(line.frame) for line in islice(read_tape(path), SCAN_LINES))
+        # The symbols that the tape's beginning shows, for a person who wants to subscribe.
+        self.symbols = tuple(dict.fromkeys(stream[0].partition("@")[0].upper() for stream in streams if stream))
+        if not self.symbols:
             raise TapeError(f"tape {path}: it has no Binance-format streams; such tapes alone can be served")
 
     @property
@@ -227,12 +229,12 @@ async def serve_tape(
     port: int = 0,
     speed: float = 1.0,
     faults: Faults | None = None,
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str, Sequence[str]], None] = print,
     *,
     loop: bool = False,
     follow: bool = False,
 ) -> None:
-    """Serve a tape until cancelled; ``announce`` is told the base URL once connections are accepted.
+    """Serve a tape until cancelled; ``announce`` is told the base URL and the symbols once connections are accepted.
 
     Raises:
         TapeError: the tape cannot be served, or the address cannot be listened on.
@@ -244,7 +246,7 @@ async def serve_tape(
     except OSError as error:
         raise TapeError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port") from None
     try:
-        announce(venue.url)
+        announce(venue.url, venue.symbols)
         await venue.wait()
     finally:
         await venue.stop()

@@ -82,15 +82,15 @@ def _invalid(field: str, value: object, wanted: str) -> RequestError:
     found = "is missing" if value is None else f"is {_JSON_NAMES.get(type(value), 'something else')}"
     if isinstance(value, (list, str)) and not value:
         found = "is empty"
-    elif isinstance(value, int) and not isinstance(value, bool):
-        found = "is out of range"
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and wanted.startswith("an integer"):
+        found = "has a fraction" if isinstance(value, float) and abs(value) < MAX_SEQUENCE else "is out of range"
     return RequestError(ErrorCode.INVALID_MESSAGE, f"{field} {found}; it must be {wanted}")
 
 
 _JSON_NAMES: Final[dict[type, str]] = {
     bool: "a boolean",
     int: "a number",
-    float: "a number with a fraction",
+    float: "a number",
     str: "a string",
     list: "a list",
     dict: "an object",
