@@ -186,7 +186,7 @@ async def test_the_entry_point_announces_and_stops_when_cancelled(tape: str) -> 
         serve_tape(tape, "127.0.0.1", 0, 0, Faults(), lambda url, symbols: told.put_nowait((url, symbols)))
     )
     url, symbols = await asyncio.wait_for(told.get(), 5)
-    assert symbols == ("BTCUSDT",)
+    assert symbols == ("BTCUSDT", "ETHUSDT")
     async with connect(url + "/ws/btcusdt@aggTrade", proxy=None) as socket:
         assert len(await take(socket, 10)) == 10
     port = int(url.rpartition(":")[2])
