@@ -106,7 +106,7 @@ class Hub:
             self.rejected -= 1
         self._step(link, LinkState.CLOSED)
         self.held_bytes -= link.held_bytes
-        self.sets.leave(link.session)
+        self._end_session(link.session)
         self._ready.pop(link, None)
         self.stats.closed += 1
         link.let_go()
@@ -140,8 +140,7 @@ class Hub:
             return
         link.close_with = (code, reason)
         link.close_due_ms = now + self.config.close_timeout_ms
-        self.sets.leave(link.session)
-        link.session.pending = None
+        self._end_session(link.session)
         self.stats.closes[code] = self.stats.closes.get(code, 0) + 1
         self._ready[link] = None
         self._touch_timer(link, now)
@@ -151,7 +150,7 @@ class Hub:
         if link.state in (LinkState.CONNECTED, LinkState.REJECTED):
             if link.close_due_ms is None:
                 link.close_due_ms = now + self.config.close_timeout_ms
-            self.sets.leave(link.session)
+            self._end_session(link.session)
             self._step(link, LinkState.CLOSING)
             self._touch_timer(link, now)
 
@@ -238,13 +237,12 @@ class Hub:
             self._error(link, code, message)
 
     def _check_sequence(self, link: Link, sequence: int) -> None:
-        session = link.session
-        expected = session.inbound_next
-        if expected is not None and sequence > expected and not session.gap_warned:
-            session.gap_warned = True
+        expected = link.inbound_next
+        if expected is not None and sequence > expected and not link.gap_warned:
+            link.gap_warned = True
             text = f"expected sequence {expected}, got {sequence}; said once per connection"
             self._error(link, ErrorCode.SEQUENCE_GAP, text)
-        session.inbound_next = sequence + 1
+        link.inbound_next = sequence + 1
 
     # --- delivery --------------------------------------------------------------------------------------------
 
@@ -318,9 +316,8 @@ class Hub:
         """The socket takes bytes again."""
         link.writable = True
         link.stalled_ms = None
-        session = link.session
-        if session.stall_warning:
-            session.stall_warning = False
+        if link.stall_warning:
+            link.stall_warning = False
             self._error(link, ErrorCode.SLOW_CONSUMER, CATALOGUE[ErrorCode.SLOW_CONSUMER].meaning)
         self._ready[link] = None
 
@@ -366,8 +363,8 @@ class Hub:
         elif now - since >= self.config.stall_close_ms:
             self.stats.error(ErrorCode.SLOW_CONSUMER)
             self.close(link, CloseCode.SLOW_CONSUMER, ErrorCode.SLOW_CONSUMER, now)
-        elif now - since >= self.config.stall_warning_ms and not link.session.stall_warning:
-            link.session.stall_warning = True
+        elif now - since >= self.config.stall_warning_ms and not link.stall_warning:
+            link.stall_warning = True
             self.stats.stalls += 1
 
     def _touch_timer(self, link: Link, now: int) -> None:
@@ -379,7 +376,7 @@ class Hub:
             if link.message_due_ms is not None:
                 due = min(due, link.message_due_ms)
             if link.stalled_ms is not None:
-                warned = link.session.stall_warning
+                warned = link.stall_warning
                 patience = self.config.stall_close_ms if warned else self.config.stall_warning_ms
                 due = min(due, link.stalled_ms + patience)
         slot = self._wheel.slot(max(due, now))
@@ -427,6 +424,11 @@ class Hub:
             more = f" and {len(names) - _NAMED_STALE} more" if len(names) > _NAMED_STALE else ""
             text = f"older than the source promises: {', '.join(names[:_NAMED_STALE])}{more}"
             self._error(link, ErrorCode.UPSTREAM_STALE, text)
+
+    def _end_session(self, session: Session) -> None:
+        """Nothing more is delivered: a strict session ends with its link."""
+        self.sets.leave(session)
+        session.pending = None
 
     # --- helpers ---------------------------------------------------------------------------------------------
 

@@ -55,15 +55,16 @@ _GONE = _Gone()
 class Link:
     """One socket. Times are monotonic milliseconds; ``slot`` is its entry in the timer wheel."""
 
-    __slots__ = ("close_due_ms", "close_with", "connection_id", "deflater", "held_bytes", "last_byte_ms", "limiter",
-                 "message_due_ms", "ping_due_ms", "session", "slot", "socket", "stall_bytes", "stalled_ms", "state",
-                 "writable")  # fmt: skip
+    __slots__ = ("close_due_ms", "close_with", "connection_id", "deflater", "gap_warned", "held_bytes", "inbound_next",
+                 "last_byte_ms", "limiter", "message_due_ms", "ping_due_ms", "session", "slot", "socket", "stall_bytes",
+                 "stall_warning", "stalled_ms", "state", "writable")  # fmt: skip
 
     def __init__(self, socket: Socket, connection_id: str, deflater: Deflater | None, now_ms: int) -> None:
         self.socket = socket
         self.connection_id = connection_id
         self.deflater = deflater
-        self.session = Session(self)
+        self.session = Session()
+        self.session.attach(self)
         self.state = LinkState.CONNECTING
         self.writable = True
         self.last_byte_ms = now_ms
@@ -74,6 +75,9 @@ class Link:
         self.close_with: tuple[int, str] | None = None
         self.close_due_ms: int | None = None
         self.limiter: Limiter | None = None
+        self.inbound_next: int | None = None  # the client's own next sequence, once it gave one
+        self.gap_warned = False
+        self.stall_warning = False  # due when the socket moves again
         self.held_bytes = 0  # of an unfinished message …
         self.message_due_ms: int | None = None  # … and when it must be complete
 
@@ -111,14 +115,13 @@ class Session:
     while the session is *behind*, what changed since ``synced_tick`` is added to it only when it drains.
     """
 
-    __slots__ = ("deflated", "gap_warned", "inbound_next", "is_behind", "link", "outbox", "outbox_bytes", "pending",
-                 "sent_versions", "sequence", "stale_warned", "stall_warning", "synced_tick", "tokens",
-                 "write")  # fmt: skip
+    __slots__ = ("deflated", "is_behind", "link", "outbox", "outbox_bytes", "pending", "sent_versions", "sequence",
+                 "stale_warned", "synced_tick", "tokens", "write")  # fmt: skip
 
-    def __init__(self, link: Link) -> None:
-        self.link: Link | None = link
-        self.write: Callable[[bytes], None] = link.socket.write  # kept here for the hot loop
-        self.deflated = link.deflater is not None
+    def __init__(self) -> None:
+        self.link: Link | None = None
+        self.write: Callable[[bytes], None] = _GONE.write  # of the link's socket, kept here for the hot loop
+        self.deflated = False
         self.sequence = 0
         self.tokens: TokenSet = NO_TOKENS
         self.outbox: deque[tuple[bytes, bytes]] | None = None
@@ -127,10 +130,13 @@ class Session:
         self.is_behind = False
         self.synced_tick = 0
         self.sent_versions: dict[Row, int] | None = None
-        self.inbound_next: int | None = None
-        self.gap_warned = False
         self.stale_warned = False
-        self.stall_warning = False
+
+    def attach(self, link: Link) -> None:
+        """Write to ``link`` from now on, in its format."""
+        self.link = link
+        self.write = link.socket.write
+        self.deflated = link.deflater is not None
 
     @property
     def is_full(self) -> bool:
