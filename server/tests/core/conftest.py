@@ -183,3 +183,11 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench(tokens=5)
+
+
+def kinds(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["type"] for message in messages]
+
+
+def codes(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["data"]["code"] for message in messages if message["type"] == "error"]
