@@ -1,6 +1,7 @@
 """The hub in virtual time: heartbeats, floods, slow readers, stale sources; nothing waits, grows or stays."""
 
 from tokenwire_schemas import limits
+from tokenwire_schemas.errors import ErrorCode
 from tokenwire_server.core.staleness import SourceHealth
 
 from .conftest import Bench, codes, kinds
@@ -304,3 +305,30 @@ def test_a_lost_source_is_told_to_who_holds_its_tokens_at_most_once_a_minute(ben
     bench.hub.source_lost("test", bench.now)
     bench.flush()
     assert codes(holder.read()) == ["UPSTREAM_UNAVAILABLE"]
+
+
+def test_latency_is_from_a_changes_arrival_to_its_tick(bench: Bench) -> None:
+    observed: list[float] = []
+
+    class Observer:
+        def observe(self, milliseconds: float, /) -> None:
+            observed.append(milliseconds)
+
+    bench.hub.stats.latency = Observer()
+    client = bench.client()
+    client.subscribe("token0")
+    bench.change("token0")
+    bench.change("token1")  # nobody waits for it
+    bench.now += 123
+    bench.tick()
+    assert observed == [123]
+
+
+def test_what_waited_for_a_full_socket_is_dropped_when_the_connection_ends(bench: Bench) -> None:
+    client = bench.client()
+    bench.hub.pause(client.link, bench.now)
+    client.subscribe("token0", "token1")
+    bench.hub.fail(client.link, ErrorCode.INTERNAL_ERROR, bench.now)
+    bench.flush()
+    assert kinds(client.read()) == ["error", "connection"]
+    assert client.closed_with == 1011

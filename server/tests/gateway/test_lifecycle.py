@@ -189,3 +189,26 @@ async def test_a_server_that_cannot_start_says_so(serve: Serve, monkeypatch: pyt
     with pytest.raises(RuntimeError, match="no start"):
         async with serve():
             pass
+
+
+async def test_who_does_not_answer_the_farewell_is_cut_at_the_end_of_the_drain(serve: Serve) -> None:
+    async with serve(HubConfig(close_timeout_ms=200)) as (server, _):
+        peer = await RawPeer.connect(server.port)
+        await peer.message()
+    assert server.endpoint.hub.links == {} or all(link.state is LinkState.CLOSING for link in server.endpoint.hub.links)
+    frames = []
+    while (last := await peer.read()) is not None:
+        frames.append(last.opcode)
+    assert frames[-1] == CLOSE
+    await peer.close()
+
+
+async def test_a_second_signal_ends_the_drain_at_once(serve: Serve) -> None:
+    async with asyncio.timeout(10), serve(HubConfig(close_timeout_ms=30_000), drain_s=600) as (server, _):
+        peers = [await RawPeer.connect(server.port) for _ in range(5)]
+        server.server.should_exit = True
+        await asyncio.sleep(0.2)
+        assert any(link.state is LinkState.CONNECTED for link in server.endpoint.hub.links)
+        server.server.force_exit = True
+    for peer in peers:
+        await peer.close()
