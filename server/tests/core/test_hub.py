@@ -8,7 +8,7 @@ from tokenwire_schemas import limits
 from tokenwire_schemas.errors import ErrorCode
 from tokenwire_server.core.hub import HubConfig
 
-from .conftest import Bench, Client, codes, kinds
+from .conftest import WALL, Bench, Client, codes, kinds
 
 
 def test_the_first_message_is_the_connection(bench: Bench) -> None:
@@ -283,3 +283,19 @@ def test_timestamps_never_decrease(bench: Bench) -> None:
     stamps = [message["timestamp"] for message in client.read()]
     assert stamps == sorted(stamps)
     assert stamps[0] > 5
+
+
+def test_a_tick_that_breaks_off_is_made_up_for_by_the_next(bench: Bench) -> None:
+    clients = [bench.client() for _ in range(3)]
+    for client in clients:
+        client.subscribe("token0")
+        client.read()
+    bench.change("token0")
+    ticking = bench.hub.tick(bench.now, WALL)
+    write, data = next(ticking)
+    write(data)
+    ticking.close()  # as when a write raises
+    bench.tick()
+    assert [[m["data"]["price"] for m in client.read()][-1] for client in clients] == ["2", "2", "2"]
+    bench.tick()
+    assert [client.read() for client in clients] == [[], [], []]
