@@ -14,6 +14,10 @@ import sys
 import tempfile
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenwire_server.ports import Sink
 
 PORT = 18094
 TICKS_PER_S = 20
@@ -26,7 +30,7 @@ class OneToken:
     name = "one"
     cadence_ms = 60_000
 
-    async def run(self, sink: "Sink") -> None:  # noqa: F821 - imported by the server process only
+    async def run(self, sink: "Sink") -> None:
         from tokenwire_server.market.trades import Side, TokenInfo, Trade
         from tokenwire_server.ports import SourceState
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
 
-__all__ = ["SimulatorScenario", "SourceKind", "SourceSpec", "parse_source", "parse_sources"]
+__all__ = ["SimulatorScenario", "SourceKind", "SourceSpec", "check_url", "parse_source", "parse_sources"]
 
 SimulatorScenario = Literal["calm", "burst", "crash", "stalled", "bad-data"]
 SourceKind = Literal["simulator", "tape", "binance", "none"]
@@ -75,11 +75,12 @@ def _binance(text: str, argument: str) -> SourceSpec:
         if not _SYMBOL.fullmatch(symbol):
             raise ValueError(f"{symbol!r} is not a Binance symbol; they look like BTCUSDT")
     if at:
-        _check_url(url)
+        check_url(url)
     return SourceSpec("binance", text, symbols=symbols, url=url or None)
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Raises ValueError, in one line, unless ``url`` is a ws or wss URL with a host."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0

@@ -49,7 +49,7 @@ class Inbound:
         # Both sides without context take-over, so that no window outlives a message.
         extensions = [PerMessageDeflate(True, True, _WINDOW_BITS, _WINDOW_BITS)] if deflated else []
         self._parser = ServerProtocol(state=OPEN, max_size=MAX_MESSAGE_BYTES)
-        self._parser.extensions = list(extensions)
+        self._parser.extensions = [*extensions]
         self._tail = bytearray()
         self._fragments = 0
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final, NoReturn
-from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -20,6 +19,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from tokenwire_schemas.limits import BACKOFF_BASE_MS, BACKOFF_CAP_MS, MAX_MESSAGE_BYTES
 from tokenwire_server.market.trades import Trade
 from tokenwire_server.ports import Sink, SourceState
+from tokenwire_server.source_spec import check_url
 from tokenwire_server.sources.binance_format import (
     TRADE_KINDS,
     FormatError,
@@ -99,7 +99,8 @@ class Binance:
                 raise ValueError(f"{symbol!r} is not a Binance symbol; they look like BTCUSDT")
         if stream not in TRADE_KINDS:
             raise ValueError(f"stream must be one of {', '.join(TRADE_KINDS)}, not {stream!r}")
-        self._url = _checked(url)
+        check_url(url)
+        self._url = url.rstrip("/")
         self._stream = stream
         self._name = name
         self._clock = clock
@@ -282,17 +283,6 @@ class Binance:
         del self._pending[reply.request_id]
         if not self._pending:
             sink.state(self._name, SourceState.LIVE)
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(f"{url!r} is not a WebSocket URL; it looks like wss://HOST:PORT")
-    return url.rstrip("/")
 
 
 def _retry_after_s(refused: InvalidStatus) -> float:
