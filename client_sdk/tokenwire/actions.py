@@ -1,0 +1,37 @@
+"""What the pure session asks its shell to do."""
+
+import msgspec
+
+__all__ = ["Action", "Close", "Connect", "Ping", "Send"]
+
+
+class Connect(msgspec.Struct, frozen=True):
+    """Open a socket to ``url`` with these extra ``headers`` (they may hold secrets); give up after ``timeout_ms``.
+
+    ``deflate``: offer permessage-deflate. Any socket open before is dead: drop it first.
+    """
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    timeout_ms: int
+    deflate: bool
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send one text message."""
+
+    text: str
+
+
+class Ping(msgspec.Struct, frozen=True):
+    """Send a WebSocket ping; report the pong with ``ClientSession.alive``."""
+
+
+class Close(msgspec.Struct, frozen=True):
+    """End the socket: with a close frame, or at once when ``code`` is None (nobody answers there)."""
+
+    code: int | None
+    reason: str = ""
+
+
+Action = Connect | Send | Ping | Close
