@@ -104,7 +104,10 @@ async def running(
         settings.max_tokens,
         lambda: int(loop.time() * 1000),
         lambda: time.time_ns() // 1_000_000,
-        hub_config or HubConfig(max_connections=settings.max_connections),
+        hub_config
+        or HubConfig(
+            max_connections=settings.max_connections, update_interval_ms=int(settings.update_interval_s * 1000)
+        ),
     )
     endpoint = Endpoint(pipeline.hub, settings.update_interval_s, settings.origin_allowed)
     metrics = build_instruments(pipeline, endpoint, settings.otlp_endpoint)

@@ -1,5 +1,6 @@
 """From sources to the board: validation, market, hub. The sink of every source and the directory of the hub."""
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -16,6 +17,8 @@ __all__ = ["Pipeline"]
 
 _log = get_log(__name__)
 
+_SECRET_BYTES: Final = 24
+_STREAM_BYTES: Final = 9
 _GAPS_LOGGED: Final = 10
 _GAPS_PER_LINE: Final = 100
 
@@ -23,7 +26,8 @@ _GAPS_PER_LINE: Final = 100
 class Pipeline:
     """Wires the market to the hub. Calls are synchronous and never raise for bad data.
 
-    ``monotonic_ms`` is the hub's clock, ``wall_ms`` Unix time.
+    ``monotonic_ms`` is the hub's clock, ``wall_ms`` Unix time, ``new_secret`` makes the secret of a session, and
+    ``stream`` names the lineage of the versions (random by default: nothing of it outlives the process).
     """
 
     def __init__(
@@ -32,9 +36,14 @@ class Pipeline:
         monotonic_ms: Callable[[], int],
         wall_ms: Callable[[], int],
         config: HubConfig | None = None,
+        *,
+        new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(_SECRET_BYTES),
+        stream: str | None = None,
     ) -> None:
         self.market = Market(self._changed, wall_ms(), max_tokens)
-        self.hub = Hub(self, monotonic_ms(), config)
+        self.hub = Hub(
+            self, monotonic_ms(), config, new_secret=new_secret, stream=stream or secrets.token_urlsafe(_STREAM_BYTES)
+        )
         self.rejections: dict[tuple[str, str], int] = {}  # by source and reason
         self.accepted: dict[str, int] = {}  # trades that passed validation, by source
         self.gaps: dict[str, tuple[int, int]] = {}  # holes, and trades in them, by source

@@ -13,7 +13,7 @@ from websockets.protocol import CLIENT, Protocol
 
 from tokenwire_schemas.messages import TokenUpdateData, Volume
 from tokenwire_server.core.hub import Hub, HubConfig
-from tokenwire_server.core.session import Link
+from tokenwire_server.core.link import Link
 
 WALL = 1_700_000_000_000
 
@@ -25,6 +25,7 @@ class FakeValue:
     address: str
     source: str = "test"
     version: int = 1
+    source_time_ms: int = 1_699_999_999_000
     has_value: bool = True
     cap: str = "0"
 
@@ -132,11 +133,16 @@ class Bench:
 
     def __init__(self, tokens: int = 0, config: HubConfig | None = None) -> None:
         self.now = 1_000_000
+        self.secrets = 0
         self.directory = FakeDirectory()
-        self.hub = Hub(self.directory, self.now, config)
+        self.hub = Hub(self.directory, self.now, config, new_secret=self.new_secret, stream="stream-1")
         self.clients: list[Client] = []
         for index in range(tokens):
             self.add(f"token{index}")
+
+    def new_secret(self) -> str:
+        self.secrets += 1
+        return f"secret-{self.secrets:020d}"
 
     def add(self, address: str, **fields: Any) -> FakeValue:
         value = FakeValue(address, **fields)

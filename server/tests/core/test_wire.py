@@ -71,7 +71,7 @@ def test_a_body_is_compressed_once_however_many_clients_get_it(monkeypatch: pyte
 def test_the_remembered_bodies_are_bounded() -> None:
     deflater = Deflater()
     for number in range(1000):
-        deflater(b"%d" % number * 500)
+        deflater.compressed(b"%d" % number * 500)
     assert len(deflater._cache) <= 64
 
 

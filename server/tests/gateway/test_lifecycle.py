@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tokenwire_server.core.hub import HubConfig
-from tokenwire_server.core.session import Link
+from tokenwire_server.core.link import Link
 from tokenwire_server.core.states import LinkState
 from tokenwire_server.gateway.connection import Connection
 from tokenwire_server.gateway.server import GatewayServer

@@ -66,7 +66,7 @@ async def test_every_scenario(serve: Serve, compression: str | None) -> None:
         assert (await client.next())["data"]["status"] == "error"
         for code in ("TOKEN_NOT_FOUND", "INVALID_TOKEN", "SUBSCRIPTION_LIMIT"):
             assert (await client.next())["data"]["code"] == code
-        for bad in ("{", "[]", '{"type":"ping"}', '{"type":"subscription","data":{"action":"x","tokens":[1]}}'):
+        for bad in ("{", "[]", '{"type":"kline"}', '{"type":"subscription","data":{"action":"x","tokens":[1]}}'):
             await raw.send(bad)
             assert (await client.until("error"))["data"]["level"] == "error"
         await raw.send(subscribe(*tokens[:50], action="unsubscribe"))

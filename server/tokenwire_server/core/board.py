@@ -1,11 +1,12 @@
 """The board: a row per token with its newest value. Whatever is sent is read from here at the moment of sending."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tokenwire_schemas.codec import encode_data
+from tokenwire_schemas.limits import MAX_STREAM_LOG_BYTES
 from tokenwire_schemas.messages import TokenUpdateData
 
-__all__ = ["Board", "Row", "Value"]
+__all__ = ["Board", "Change", "Row", "Value"]
 
 
 class Value(Protocol):
@@ -20,6 +21,10 @@ class Value(Protocol):
     @property
     def version(self) -> int: ...
     @property
+    def source_time_ms(self) -> int:
+        """Event time of the newest change, Unix ms."""
+
+    @property
     def has_value(self) -> bool:
         """False until the token has a price; nothing is sent before."""
 
@@ -29,16 +34,8 @@ class Value(Protocol):
 class Row:
     """One token: ``changed_tick`` is the tick that carries (or will carry) its newest change."""
 
-    __slots__ = (
-        "_payload",
-        "_payload_version",
-        "changed_ms",
-        "changed_tick",
-        "holders",
-        "index",
-        "sent_version",
-        "value",
-    )
+    __slots__ = ("_detailed", "_payload", "_payload_version", "changed_ms", "changed_tick", "holders", "index",
+                 "sent_version", "stream_holders", "value")  # fmt: skip
 
     def __init__(self, index: int, value: Value) -> None:
         self.index = index
@@ -46,27 +43,53 @@ class Row:
         self.changed_tick = 0
         self.changed_ms = 0
         self.holders = 0  # token sets that contain it
+        self.stream_holders = 0  # of those, sets with a session that gets every version
         self.sent_version = value.version
         self._payload = b""
+        self._detailed = b""
         self._payload_version = -1
 
-    def payload(self) -> bytes:
-        """The encoded ``data`` of the newest value; encoded once per version, whoever asks."""
+    def payload(self, details: bool = False) -> bytes:
+        """The encoded ``data`` of the newest value, with version and source time if ``details`` (I-52).
+
+        Encoded once per version, whoever asks.
+        """
         value = self.value
         if self._payload_version != value.version:
             self._payload = encode_data(value.data())
             self._payload_version = value.version
-        return self._payload
+            self._detailed = b""
+        if not details:
+            return self._payload
+        if not self._detailed:
+            more = b',"version":%d,"sourceTime":%d}' % (value.version, value.source_time_ms)
+            self._detailed = self._payload[:-1] + more
+        return self._detailed
+
+
+class Change(NamedTuple):
+    """One version of a row, as clients with ``delivery=every`` get it."""
+
+    row: Row
+    payload: bytes
+    detailed: bytes
 
 
 class Board:
-    """All rows, and which of them changed since the last tick."""
+    """All rows, and which of them changed since the last tick.
 
-    __slots__ = ("_by_address", "_changed", "rows", "tick")
+    ``stream`` logs every single change of rows that a session with ``delivery=every`` holds, until the hub takes
+    it; ``torn`` are rows of which a change did not fit into it.
+    """
+
+    __slots__ = ("_by_address", "_changed", "_stream_bytes", "rows", "stream", "tick", "torn")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.tick = 0
+        self.stream: list[Change] = []
+        self.torn: set[Row] = set()
+        self._stream_bytes = 0
         self._by_address: dict[str, Row] = {}
         self._changed: list[Row] = []
 
@@ -85,9 +108,31 @@ class Board:
         if row.changed_tick <= self.tick:
             row.changed_tick = self.tick + 1
             self._changed.append(row)
+        if row.stream_holders:
+            self._log(row)
 
     def commit(self) -> list[Row]:
         """Begin the next tick; the rows it carries."""
         self.tick += 1
         rows, self._changed = self._changed, []
         return rows
+
+    def take_stream(self) -> tuple[list[Change], set[Row]]:
+        """The changes since the last call, in order, and the rows of which some are missing."""
+        taken = self.stream, self.torn
+        self.stream, self.torn, self._stream_bytes = [], set(), 0
+        return taken
+
+    def _log(self, row: Row) -> None:
+        if not row.value.has_value:
+            return
+        try:
+            change = Change(row, row.payload(), row.payload(details=True))
+        except Exception:  # a defect of the token's writer, whom it must not reach
+            self.torn.add(row)
+            return
+        self._stream_bytes += len(change.payload) + len(change.detailed)
+        if self._stream_bytes > MAX_STREAM_LOG_BYTES:
+            self.torn.add(row)
+        else:
+            self.stream.append(change)

@@ -48,6 +48,10 @@ class Limiter:
         """Account for ``messages`` more, already accepted; they delay the next ones."""
         self._messages -= messages * _SCALE
 
+    def refund(self) -> None:
+        """The message accepted last counts as a control frame instead."""
+        self._messages += _SCALE
+
     def control(self, now_ms: int) -> Verdict:
         """Account for one ping, pong or ack."""
         refill = (now_ms - self._control_ms) * limits.INBOUND_CONTROL_RATE_PER_S

@@ -1,163 +1,158 @@
-"""Session and link: what survives a socket, and the socket.
+"""Session: what survives a socket. It owns the numbers, the subscriptions and everything that waits to be numbered.
 
-A *session* owns the numbers: its sequence, its subscriptions and everything that waits to be numbered. A *link*
-is one socket with its timers and limits. Numbers are assigned in one place, at the moment of writing.
+Numbers are assigned in one place, at the moment of writing. With ``resume`` granted, what was numbered is kept in a
+ring until the client acknowledges it, and while no socket is there nothing new is numbered.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from tokenwire_schemas.codec import encode_data
+from tokenwire_schemas.extension_messages import GapData
 from tokenwire_schemas.limits import (
+    MAX_BATCH,
+    MAX_BATCH_BYTES,
     MAX_OUTBOX_BYTES,
     MAX_OUTBOX_FRAMES,
+    RESUME_MAX_BYTES,
+    RESUME_MAX_FRAMES,
     WRITE_HIGH_WATER_BYTES,
 )
-from tokenwire_server.core.board import Board, Row
-from tokenwire_server.core.limiter import Limiter
-from tokenwire_server.core.states import LinkState
-from tokenwire_server.core.tokensets import NO_TOKENS, TokenSet
-from tokenwire_server.core.wire import Deflater, close_frame, frame
+from tokenwire_server.core.board import Board, Change, Row
+from tokenwire_server.core.grants import STRICT, Grants
+from tokenwire_server.core.ring import Ring, Run, batch_data
+from tokenwire_server.core.tokensets import NO_TOKENS, PLAIN, Format, TokenSet
+from tokenwire_server.core.wire import frame
 
-__all__ = ["Link", "Session", "Socket"]
+if TYPE_CHECKING:
+    from tokenwire_server.core.link import Link
 
-TOKEN_UPDATE = b"token_update"
+__all__ = ["GAP", "TOKEN_BATCH", "TOKEN_UPDATE", "Drained", "Session"]
 
-
-class Socket(Protocol):
-    """What the core hands to its shell, and the one thing it reads of it."""
-
-    def write(self, data: bytes, /) -> None: ...
-
-    def get_write_buffer_size(self) -> int:
-        """Bytes written and not yet taken by the kernel."""
-
-    def abort(self) -> None:
-        """End the socket at once, with whatever it holds."""
-
-
-class _Gone:
-    """In place of a socket that is no more."""
-
-    def write(self, data: bytes, /) -> None:
-        """Nobody is there."""
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def abort(self) -> None:
-        """It has ended already."""
-
-
-_GONE = _Gone()
-
-
-class Link:
-    """One socket. Times are monotonic milliseconds; ``slot`` is its entry in the timer wheel."""
-
-    __slots__ = ("close_due_ms", "close_with", "connection_id", "deflater", "gap_warned", "held_bytes", "inbound_next",
-                 "last_byte_ms", "limiter", "message_due_ms", "ping_due_ms", "session", "slot", "socket", "stall_bytes",
-                 "stall_warning", "stalled_ms", "state", "writable")  # fmt: skip
-
-    def __init__(self, socket: Socket, connection_id: str, deflater: Deflater | None, now_ms: int) -> None:
-        self.socket = socket
-        self.connection_id = connection_id
-        self.deflater = deflater
-        self.session = Session()
-        self.session.attach(self)
-        self.state = LinkState.CONNECTING
-        self.writable = True
-        self.last_byte_ms = now_ms
-        self.ping_due_ms = now_ms
-        self.slot = -1
-        self.stalled_ms: int | None = None
-        self.stall_bytes = 0
-        self.close_with: tuple[int, str] | None = None
-        self.close_due_ms: int | None = None
-        self.limiter: Limiter | None = None
-        self.inbound_next: int | None = None  # the client's own next sequence, once it gave one
-        self.gap_warned = False
-        self.stall_warning = False  # due when the socket moves again
-        self.held_bytes = 0  # of an unfinished message …
-        self.message_due_ms: int | None = None  # … and when it must be complete
-
-    def let_go(self) -> None:
-        """Forget the socket: the timer wheel holds the link a little longer, and must not hold that as well."""
-        self.socket = _GONE
-        self.session.write = _GONE.write
-        self.limiter = None
-
-    def drain(self, board: Board, timestamp: int, stats: "Drained") -> bytes:
-        """What may be written now, at most about 64 KiB: replies, then values that wait, then a due close."""
-        if self.state is LinkState.CLOSED or self.state is LinkState.CLOSING:
-            return b""
-        if self.close_with is not None:
-            code, reason = self.close_with
-            last_words = self.session.drain_outbox(timestamp, self.deflater, MAX_OUTBOX_BYTES, stats)
-            return b"".join((*last_words, close_frame(code, reason)))
-        if not self.writable:
-            return b""
-        return self.session.drain(board, timestamp, self.deflater, stats)
+TOKEN_UPDATE: Final = b"token_update"
+TOKEN_BATCH: Final = b"token_batch"
+GAP: Final = b"gap"
 
 
 class Drained(Protocol):
     """Counters that draining advances."""
 
+    bad_rows: int
     frames: int
     updates: int
     conflated: int
+    replayed: int
+    replay_missed: int
+
+
+class Reply(NamedTuple):
+    """A message of the outbox; an unnumbered one carries the last number assigned."""
+
+    kind: bytes
+    data: bytes
+    is_numbered: bool
 
 
 class Session:
     """The numbered stream of one client.
 
     ``pending`` maps the rows whose newest value must still be sent to the version that was sent last (-1: none);
-    while the session is *behind*, what changed since ``synced_tick`` is added to it only when it drains.
+    while the session is *behind* (its socket takes no more, or there is none, or a replay is under way), what changed
+    since ``synced_tick`` is added to it only when it drains. ``stream`` holds single versions for ``delivery=every``.
+    ``ring`` is None without ``resume``; ``replay`` is the range of numbers being sent once more, ``preface`` what
+    goes before it.
     """
 
-    __slots__ = ("deflated", "is_behind", "link", "outbox", "outbox_bytes", "pending", "sent_versions", "sequence",
-                 "stale_warned", "synced_tick", "tokens", "write")  # fmt: skip
+    __slots__ = ("format", "grants", "is_behind", "link", "outbox", "outbox_bytes", "pending", "preface", "replay",
+                 "ring", "secret", "sent_versions", "sequence", "stale_warned", "stream", "stream_bytes",
+                 "synced_tick", "tokens", "write")  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, grants: Grants = STRICT, secret: str = "", ring: Ring | None = None) -> None:
+        self.grants = grants
+        self.secret = secret
+        self.ring = ring
         self.link: Link | None = None
-        self.write: Callable[[bytes], None] = _GONE.write  # of the link's socket, kept here for the hot loop
-        self.deflated = False
+        self.write: Callable[[bytes], None] = _nobody  # of the link's socket, kept here for the hot loop
+        self.format = PLAIN
         self.sequence = 0
         self.tokens: TokenSet = NO_TOKENS
-        self.outbox: deque[tuple[bytes, bytes]] | None = None
+        self.outbox: deque[Reply] | None = None
         self.outbox_bytes = 0
+        self.preface: list[tuple[bytes, bytes]] | None = None
+        self.replay: tuple[int, int] | None = None
+        self.stream: deque[tuple[Row, bytes]] | None = None
+        self.stream_bytes = 0
         self.pending: dict[Row, int] | None = None
         self.is_behind = False
         self.synced_tick = 0
         self.sent_versions: dict[Row, int] | None = None
         self.stale_warned = False
 
-    def attach(self, link: Link) -> None:
-        """Write to ``link`` from now on, in its format."""
+    # --- its socket ------------------------------------------------------------------------------------------
+
+    def attach(self, link: "Link") -> None:
+        """Write to ``link`` from now on, in its format. A session with tokens must be behind, or a stream."""
+        grants = self.grants
         self.link = link
         self.write = link.socket.write
-        self.deflated = link.deflater is not None
+        self.format = Format(link.encoder, grants.batch, grants.details, grants.resume, grants.every)
+
+    def detach(self) -> None:
+        """No socket is there any more."""
+        self.link = None
+        self.write = _nobody
+
+    def fall_behind(self, board: Board) -> None:
+        """The socket takes no more: remember what was sent, so that the rest can be derived later."""
+        if not self.is_behind and not self.format.every:
+            self._place(behind=True)
+            self.synced_tick = board.tick
+            self.sent_versions = {row: row.sent_version for row in self.tokens.rows}
+
+    def resume(self, position: int, greeting: bytes) -> None:
+        """A new socket is attached and its client has everything up to ``position``: send the rest once more."""
+        self.preface = [(b"connection", greeting)]
+        if self.outbox:  # a heartbeat of the old socket means nothing on the new one
+            self.outbox = deque(reply for reply in self.outbox if reply.is_numbered)
+            self.outbox_bytes = sum(len(reply.data) for reply in self.outbox)
+        if self.ring is not None:
+            self.ring.ack(position)
+        self.replay = (position + 1, self.sequence) if position < self.sequence else None
+
+    # --- what is to be sent ----------------------------------------------------------------------------------
 
     @property
     def is_full(self) -> bool:
-        """So many replies wait (256 frames or 256 KiB) that no further request is served."""
+        """So much waits (256 replies, 256 KiB of them, or 1 MiB of versions) that no further request is served."""
+        if self.stream_bytes > RESUME_MAX_BYTES:
+            return True
         return self.outbox is not None and (
             len(self.outbox) >= MAX_OUTBOX_FRAMES or self.outbox_bytes >= MAX_OUTBOX_BYTES
         )
 
-    def enqueue(self, kind: bytes, data: bytes) -> None:
+    def enqueue(self, kind: bytes, data: bytes, *, numbered: bool = True) -> None:
         """Queue a reply, warning or error (encoded ``data``). The bound is asked before a request, not within one:
         its answer is no backlog, however long it is."""
         if self.outbox is None:
             self.outbox = deque()
-        self.outbox.append((kind, data))
+        self.outbox.append(Reply(kind, data, numbered))
         self.outbox_bytes += len(data)
 
     def want(self, row: Row) -> None:
         """Send the row's newest value soon, whether or not it changed."""
+        if self.format.every:  # in its place among the versions
+            self.push_stream([Change(row, row.payload(), row.payload(details=True))])
+            return
         if self.pending is None:
             self.pending = {}
         self.pending.setdefault(row, -1)
+
+    def want_all(self) -> None:
+        """Send the newest value of every token that is held."""
+        for row in self.tokens.rows:
+            if row.value.has_value:
+                self.want(row)
 
     def forget(self, row: Row) -> None:
         """Nothing of this row is to be sent any more."""
@@ -165,59 +160,156 @@ class Session:
             self.pending.pop(row, None)
         if self.sent_versions is not None:
             self.sent_versions.pop(row, None)
+        if self.stream:
+            self.stream = deque(item for item in self.stream if item[0] is not row)
+            self.stream_bytes = sum(len(payload) for _, payload in self.stream)
 
-    def fall_behind(self, board: Board) -> None:
-        """The socket takes no more: remember what was sent, so that the rest can be derived later."""
-        if not self.is_behind:
-            self._place(behind=True)
-            self.synced_tick = board.tick
-            self.sent_versions = {row: row.sent_version for row in self.tokens.rows}
+    def push_stream(self, changes: list[Change]) -> bool:
+        """Queue single versions; False when they do not fit any more: then continuity is lost."""
+        stream = self.stream
+        if stream is None:
+            stream = self.stream = deque()
+        details = self.format.details
+        for change in changes:
+            payload = change.detailed if details else change.payload
+            stream.append((change.row, payload))
+            self.stream_bytes += len(payload)
+        per_frame = MAX_BATCH if self.format.batch else 1
+        return self.stream_bytes <= RESUME_MAX_BYTES and len(stream) <= RESUME_MAX_FRAMES * per_frame
 
     def waits(self) -> int:
         """How many frames wait here, derived ones aside."""
-        return len(self.outbox or ()) + len(self.pending or ())
+        return len(self.outbox or ()) + len(self.pending or ()) + len(self.stream or ())
 
-    def drain(self, board: Board, timestamp: int, deflater: Deflater | None, stats: Drained) -> bytes:
+    # --- sending ---------------------------------------------------------------------------------------------
+
+    def drain(self, board: Board, timestamp: int, stats: Drained) -> bytes:
         """Number and frame what waits, about 64 KiB at most; back to *live* once nothing does."""
+        chunks: list[bytes] = []
+        room = WRITE_HIGH_WATER_BYTES
+        if self.preface is not None:
+            for kind, data in self.preface:
+                chunks.append(self._unnumbered(kind, data, timestamp))
+            self.preface = None
+        if self.replay is not None:
+            room = self._drain_replay(chunks, timestamp, room, stats)
+            if self.replay is not None:
+                return b"".join(chunks)
         if self.is_behind:
             self._derive(board)
-        chunks = self.drain_outbox(timestamp, deflater, WRITE_HIGH_WATER_BYTES, stats)
-        room = WRITE_HIGH_WATER_BYTES - sum(map(len, chunks))
-        pending = self.pending
-        while pending and room > 0:
-            row = next(iter(pending))
-            version = row.value.version
-            number = self.sequence + 1
-            chunk = frame(TOKEN_UPDATE, number, timestamp, row.payload(), deflater)
-            self.sequence = number
-            sent = pending.pop(row)
-            if sent >= 0:
-                stats.conflated += max(version - sent - 1, 0)
-            if self.sent_versions is not None:
-                self.sent_versions[row] = version
-            chunks.append(chunk)
-            room -= len(chunk)
-            stats.frames += 1
-            stats.updates += 1
-        if not self.outbox and not pending:
-            self.outbox = self.pending = None
+        room = self.drain_outbox(chunks, timestamp, room, stats)
+        if self.stream:
+            room = self._drain_stream(chunks, timestamp, room, stats)
+        if self.pending and not self.outbox and not self.stream:
+            self._drain_pending(chunks, timestamp, room, stats)
+        if not (self.outbox or self.stream or self.pending):
+            self.outbox = self.pending = self.stream = None
             if self.is_behind:
                 self.sent_versions = None
                 self._place(behind=False)
         return b"".join(chunks)
 
-    def drain_outbox(self, timestamp: int, deflater: Deflater | None, room: int, stats: Drained) -> list[bytes]:
-        """Number and frame queued replies, about ``room`` bytes of them."""
-        chunks: list[bytes] = []
+    def drain_outbox(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> int:
+        """Number and frame queued replies, about ``room`` bytes of them; the room that is left."""
         while self.outbox and room > 0:
-            kind, data = self.outbox.popleft()
-            self.outbox_bytes -= len(data)
-            self.sequence += 1
-            chunk = frame(kind, self.sequence, timestamp, data, deflater)
+            reply = self.outbox.popleft()
+            self.outbox_bytes -= len(reply.data)
+            if reply.is_numbered:
+                chunk = self._numbered(reply.kind, (reply.data,), timestamp, stats)
+            else:
+                chunk = self._unnumbered(reply.kind, reply.data, timestamp)
             chunks.append(chunk)
             room -= len(chunk)
-            stats.frames += 1
-        return chunks
+        return room
+
+    def _drain_replay(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> int:
+        """Send kept frames again; what is not kept any more is announced, and its values follow."""
+        ring = self.ring
+        first, last = self.replay or (1, 0)
+        while ring is not None and first <= last and room > 0:
+            if first <= ring.floor:
+                missed = max(first, ring.acked + 1)
+                first = min(ring.floor, last) + 1
+                if missed < first:
+                    stats.replay_missed += first - missed
+                    chunks.append(self._unnumbered(GAP, gap_data(missed, first - 1), timestamp))
+                    self.want_all()
+                continue
+            for number, run, index in ring.frames(first, last):
+                chunk = frame(run.kind, number, run.timestamp, run.data(index), self.format.encoder)
+                chunks.append(chunk)
+                stats.replayed += 1
+                first = number + 1
+                room -= len(chunk)
+                if room <= 0:
+                    break
+        self.replay = (first, last) if first <= last else None
+        return room
+
+    def _drain_stream(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> int:
+        stream = self.stream
+        most = MAX_BATCH if self.format.batch else 1
+        while stream and room > 0:
+            payloads: list[bytes] = []
+            size = 0
+            while stream and len(payloads) < most and size < min(room, MAX_BATCH_BYTES):
+                payload = stream.popleft()[1]
+                payloads.append(payload)
+                size += len(payload)
+            self.stream_bytes -= size
+            chunk = self._values(payloads, timestamp, stats)
+            chunks.append(chunk)
+            room -= len(chunk)
+        return room
+
+    def _drain_pending(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> None:
+        pending = self.pending
+        details = self.format.details
+        most = MAX_BATCH if self.format.batch else 1
+        while pending and room > 0:
+            payloads: list[bytes] = []
+            size = 0
+            while pending and len(payloads) < most and size < min(room, MAX_BATCH_BYTES):
+                row = next(iter(pending))
+                sent = pending.pop(row)
+                try:
+                    payload = row.payload(details)
+                except Exception:  # a defect of the token's writer; the others needn't suffer
+                    stats.bad_rows += 1
+                    continue
+                version = row.value.version
+                if sent >= 0:
+                    stats.conflated += max(version - sent - 1, 0)
+                if self.sent_versions is not None:
+                    self.sent_versions[row] = version
+                payloads.append(payload)
+                size += len(payload)
+            if payloads:
+                chunk = self._values(payloads, timestamp, stats)
+                chunks.append(chunk)
+                room -= len(chunk)
+
+    def _values(self, payloads: list[bytes], timestamp: int, stats: Drained) -> bytes:
+        stats.updates += len(payloads)
+        kind = TOKEN_BATCH if self.format.batch else TOKEN_UPDATE
+        return self._numbered(kind, tuple(payloads), timestamp, stats, is_batch=self.format.batch)
+
+    def _numbered(
+        self, kind: bytes, payloads: tuple[bytes, ...], timestamp: int, stats: Drained, *, is_batch: bool = False
+    ) -> bytes:
+        data = batch_data(payloads) if is_batch else payloads[0]
+        number = self.sequence + 1
+        chunk = frame(kind, number, timestamp, data, self.format.encoder)
+        self.sequence = number
+        stats.frames += 1
+        if self.ring is not None:
+            self.ring.push(number, Run(kind, timestamp, payloads, is_batch=is_batch))
+        return chunk
+
+    def _unnumbered(self, kind: bytes, data: bytes, timestamp: int) -> bytes:
+        return frame(kind, max(self.sequence, 1), timestamp, data, self.format.encoder)
+
+    # --- its place among the others --------------------------------------------------------------------------
 
     def _derive(self, board: Board) -> None:
         """Turn "changed since the last tick that was sent" into pending rows."""
@@ -239,3 +331,12 @@ class Session:
         self.is_behind = behind
         if self.tokens.rows:
             self.tokens.add(self)
+
+
+def gap_data(first: int, last: int) -> bytes:
+    """The ``data`` of a gap whose remedy, the current values, follows."""
+    return encode_data(GapData(first, last, "evicted", "snapshot"))
+
+
+def _nobody(_: bytes) -> None:
+    """In place of a socket's write."""

@@ -22,8 +22,10 @@ class _Ignore:
 class HubStats:
     """Totals since the start. ``latency`` gets, for each token a tick sends, how long its newest change waited."""
 
-    __slots__ = ("bad_rows", "bytes_in", "bytes_out", "closed", "closes", "conflated", "dropped_in", "errors", "frames",
-                 "latency", "messages_in", "opened", "pauses", "stalls", "steps", "ticks", "updates")  # fmt: skip
+    __slots__ = ("acks", "bad_rows", "bytes_in", "bytes_out", "closed", "closes", "conflated",
+                 "dropped_in", "errors", "evicted", "frames", "heartbeats", "latency", "messages_in", "opened",
+                 "pauses", "replay_missed", "replayed", "replays", "resumes", "stalls", "steps", "ticks",
+                 "updates")  # fmt: skip
 
     def __init__(self) -> None:
         self.opened = 0
@@ -43,6 +45,13 @@ class HubStats:
         self.closes: dict[int, int] = {}  # by the close code we chose
         self.steps: dict[tuple[LinkState, LinkState], int] = {}
         self.latency: Observer = _Ignore()
+        self.resumes: dict[str, int] = {}  # tries to resume, by outcome
+        self.replays = 0  # requests for a replay
+        self.replayed = 0  # frames sent once more
+        self.replay_missed = 0  # frames asked for once more that were not kept
+        self.evicted: dict[str, int] = {}  # sessions given up while their client was away, by cause
+        self.acks = 0
+        self.heartbeats = 0  # heartbeat messages
 
     def error(self, code: ErrorCode) -> None:
         """An error, warning or fatal end was told to a client."""
@@ -51,3 +60,11 @@ class HubStats:
     def step(self, before: LinkState, after: LinkState) -> None:
         """A connection changed its state."""
         self.steps[(before, after)] = self.steps.get((before, after), 0) + 1
+
+    def resume(self, outcome: str) -> None:
+        """A client asked for its session back."""
+        self.resumes[outcome] = self.resumes.get(outcome, 0) + 1
+
+    def evict(self, cause: str) -> None:
+        """A session without a socket was given up."""
+        self.evicted[cause] = self.evicted.get(cause, 0) + 1

@@ -5,17 +5,20 @@ reply with the refused names as given, then one ``error`` message for each disti
 """
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
+
+from msgspec import UNSET
 
 from tokenwire_schemas.codec import echo_name
 from tokenwire_schemas.errors import ErrorCode
+from tokenwire_schemas.extension_messages import ExtendedSubscriptionData, Rejected
 from tokenwire_schemas.messages import SubscriptionData
 from tokenwire_server.core.board import Board, Row, Value
 from tokenwire_server.core.session import Session
 from tokenwire_server.core.tokensets import TokenSets
 from tokenwire_server.validation.messages import SubscriptionRequest, is_usable_name
 
-__all__ = ["Directory", "Resolved", "apply_request"]
+__all__ = ["Directory", "Refusal", "Resolved", "apply_request"]
 
 _MAX_DETAIL_CHARS: Final = 1024
 
@@ -49,13 +52,27 @@ class _Outcome:
     def __init__(self) -> None:
         self.accepted: dict[str, None] = {}
         self.rows: dict[Row, None] = {}
-        self.refused: dict[str, None] = {}
+        self.refused: dict[str, ErrorCode] = {}
         self.details: dict[ErrorCode, list[str]] = {}
 
     def refuse(self, name: str, code: ErrorCode, detail: str) -> None:
         if name not in self.refused:
-            self.refused[name] = None
+            self.refused[name] = code
             self.details.setdefault(code, []).append(detail)
+
+    def errors(self) -> "list[Refusal]":
+        return [
+            Refusal(code, _text(code, details), [name for name, its in self.refused.items() if its is code])
+            for code, details in self.details.items()
+        ]
+
+
+class Refusal(NamedTuple):
+    """One reason of refusals: what to say, and the names it concerns."""
+
+    code: ErrorCode
+    message: str
+    names: list[str]
 
 
 def apply_request(
@@ -65,11 +82,12 @@ def apply_request(
     directory: Directory,
     sets: TokenSets,
     max_subscriptions: int,
-) -> tuple[list[SubscriptionData], list[tuple[ErrorCode, str]]]:
+    stream: str,
+) -> tuple[list[SubscriptionData], list[Refusal]]:
     """Change the session's subscriptions; the replies to send and the errors after them.
 
-    Idempotent: a token already held is accepted again and its value sent again. An unknown token may be
-    unsubscribed. Tokens are accepted in order up to the limit.
+    Idempotent: a token already held is accepted again and its value sent again, unless the client ``known``-ly has
+    it in this ``stream``. An unknown token may be unsubscribed. Tokens are accepted in order up to the limit.
     """
     outcome = _Outcome()
     if request.action == "subscribe":
@@ -77,8 +95,9 @@ def apply_request(
         added = [row for row in outcome.rows if row not in session.tokens]
         if added:
             sets.enter(session, (*session.tokens.rows, *added))
+        known = request.known if request.known is not None and request.stream == stream else {}
         for row in outcome.rows:
-            if row.value.has_value:
+            if row.value.has_value and row.value.version > known.get(row.value.address, -1):
                 session.want(row)
     else:
         _unsubscribe(request, session, board, directory, outcome)
@@ -87,12 +106,28 @@ def apply_request(
             session.forget(row)
         if held:
             sets.enter(session, tuple(row for row in session.tokens.rows if row not in outcome.rows))
-    replies = []
-    if outcome.accepted:
-        replies.append(SubscriptionData(request.action, list(outcome.accepted), "success"))
-    if outcome.refused:
-        replies.append(SubscriptionData(request.action, list(outcome.refused), "error"))
-    return replies, [(code, _text(code, details)) for code, details in outcome.details.items()]
+    return _replies(request, session, outcome), outcome.errors()
+
+
+def _replies(request: SubscriptionRequest, session: Session, outcome: _Outcome) -> list[SubscriptionData]:
+    accepted, refused = list(outcome.accepted), outcome.refused
+    replies: list[SubscriptionData] = []
+    if session.grants.details:
+        request_id = UNSET if request.request_id is None else request.request_id
+        active = len(session.tokens)
+        if accepted:
+            success = ExtendedSubscriptionData(request.action, accepted, "success", request_id, active=active)
+            replies.append(success)
+        if refused:
+            rejected = [Rejected(name, code) for name, code in refused.items()]
+            failure = ExtendedSubscriptionData(request.action, list(refused), "error", request_id, rejected, active)
+            replies.append(failure)
+        return replies
+    if accepted:
+        replies.append(SubscriptionData(request.action, accepted, "success"))
+    if refused:
+        replies.append(SubscriptionData(request.action, list(refused), "error"))
+    return replies
 
 
 def _subscribe(

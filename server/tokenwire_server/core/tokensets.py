@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tokenwire_server.core.board import Row
+from tokenwire_server.core.wire import Encoder
 
 if TYPE_CHECKING:
     from tokenwire_server.core.session import Session
 
-__all__ = ["NO_TOKENS", "TokenSet", "TokenSets"]
+__all__ = ["NO_TOKENS", "PLAIN", "Cohort", "Format", "TokenSet", "TokenSets"]
 
 T = TypeVar("T")
 Write = Callable[[bytes], None]
@@ -25,46 +26,92 @@ def _picker(indices: tuple[int, ...]) -> Callable[[Sequence[T]], tuple[T, ...]]:
     return lambda table: ()
 
 
+class Format(NamedTuple):
+    """How a session gets its values; sessions with equal sets and formats get equal bytes but for the numbers.
+
+    ``replayable``: what is sent is kept for a resume. ``every``: each single version, from the session's own queue.
+    """
+
+    encoder: Encoder | None = None
+    batch: bool = False
+    details: bool = False
+    replayable: bool = False
+    every: bool = False
+
+
+PLAIN = Format()
+
+
+class Cohort:
+    """Live sessions with one set and one format, each with its socket's write; ``sent_ms``: when they last got data."""
+
+    __slots__ = ("members", "sent_ms")
+
+    def __init__(self) -> None:
+        self.members: dict[Session, Write] = {}
+        self.sent_ms = 0
+
+
 class TokenSet:
     """A distinct set of rows and the sessions that hold it.
 
-    ``live`` members got everything up to the last tick, grouped by whether they take compressed frames, each with
-    its socket's write; ``behind`` members could not be written to, and what
-    they miss is derived when they drain, so they cost nothing per tick.
+    ``live`` members got everything up to the last tick. ``behind`` members could not be written to (or have no
+    socket at all); what they miss is derived when they drain, so they cost nothing per tick. ``streams`` get every
+    version, through a queue of their own.
     """
 
-    __slots__ = ("behind", "indices", "live", "pick", "rows")
+    __slots__ = ("behind", "indices", "live", "pick", "rows", "streams")
 
     def __init__(self, rows: tuple[Row, ...]) -> None:
         self.rows = rows
         self.indices = frozenset(row.index for row in rows)
         self.pick: Callable[[Sequence[bytes]], tuple[bytes, ...]] = _picker(tuple(row.index for row in rows))
-        self.live: dict[bool, dict[Session, Write]] = {False: {}, True: {}}
+        self.live: dict[Format, Cohort] = {}
         self.behind: dict[Session, None] = {}
+        self.streams: dict[Session, None] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def members(self) -> "list[Session]":
         """Everybody who holds this set."""
-        return [*self.live[False], *self.live[True], *self.behind]
+        live = [session for cohort in self.live.values() for session in cohort.members]
+        return [*live, *self.behind, *self.streams]
 
     def add(self, session: "Session") -> None:
-        """Put ``session`` where its state says: behind, or live in its format."""
-        if session.is_behind:
+        """Put ``session`` where its state and format say."""
+        if session.format.every:
+            if not self.streams:
+                for row in self.rows:
+                    row.stream_holders += 1
+            self.streams[session] = None
+        elif session.is_behind:
             self.behind[session] = None
         else:
-            self.live[session.deflated][session] = session.write
+            cohort = self.live.get(session.format)
+            if cohort is None:
+                cohort = self.live[session.format] = Cohort()
+            cohort.members[session] = session.write
 
     def discard(self, session: "Session") -> None:
         """Take ``session`` out, wherever it is."""
+        if session in self.streams:
+            del self.streams[session]
+            if not self.streams:
+                for row in self.rows:
+                    row.stream_holders -= 1
+            return
         self.behind.pop(session, None)
-        self.live[session.deflated].pop(session, None)
+        cohort = self.live.get(session.format)
+        if cohort is not None:
+            cohort.members.pop(session, None)
+            if not cohort.members:
+                del self.live[session.format]
 
     @property
     def is_empty(self) -> bool:
         """Nobody holds it."""
-        return not (self.behind or self.live[False] or self.live[True])
+        return not (self.behind or self.live or self.streams)
 
     def __contains__(self, row: Row) -> bool:
         return row.index in self.indices

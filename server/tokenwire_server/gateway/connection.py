@@ -19,9 +19,10 @@ from websockets.typing import Subprotocol
 from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode
 from tokenwire_schemas.errors import ErrorCode
-from tokenwire_server.core.session import Link
+from tokenwire_server.core.grants import grant
+from tokenwire_server.core.link import Link
 from tokenwire_server.core.states import LinkState
-from tokenwire_server.gateway.handshake import SUBPROTOCOL, negotiate_deflate
+from tokenwire_server.gateway.handshake import SUBPROTOCOL, negotiate_deflate, parse_offer
 from tokenwire_server.gateway.inbound import Inbound
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(limits.WRITE_HIGH_WATER_BYTES, limits.WRITE_LOW_WATER_BYTES)
         _limit_unsent(transport)
         now = endpoint.now()
-        link = Link(transport, str(uuid.uuid4()), endpoint.hub.deflater if deflated else None, now)
+        offer = parse_offer(events[0].path, events[0].headers)
+        link = Link(transport, str(uuid.uuid4()), endpoint.hub.encoder(offer, deflate=deflated), now, offer)
         self._link = link
         endpoint.opened(link, _peer(transport))
         endpoint.hub.connect(link, now)
@@ -99,7 +101,8 @@ class Connection(asyncio.Protocol):
         if response.status_code != 101:
             return response, False
         try:
-            extension = negotiate_deflate(request.headers)
+            offer = parse_offer(request.path, request.headers)
+            extension = None if grant(offer).zstd else negotiate_deflate(request.headers)
         except InvalidHeader:
             return protocol.reject(400, "malformed Sec-WebSocket-Extensions header\n"), False
         if extension is not None:
@@ -157,7 +160,7 @@ class Connection(asyncio.Protocol):
         hub = self._endpoint.hub
         inbound = self._inbound
         if inbound is None:
-            inbound = self._inbound = Inbound(link.deflater is not None)
+            inbound = self._inbound = Inbound(link.is_deflated)
         inbound.add(data)
         while (piece := inbound.next_frame()) is not None:
             opcode = piece[0] & 0x0F
@@ -267,7 +270,7 @@ class Connection(asyncio.Protocol):
             self._endpoint.pump(link)  # ours goes first, with its reasons
         else:
             transport.write(close_frame)
-            hub.closing(link, now)
+            hub.closing(link, now, inbound.close_code)
         # After an error, closing at once would reset the connection and lose our close frame.
         self._end(_LINGER_S if inbound.failure else 0)
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from tokenwire_schemas.errors import ErrorCode
+from tokenwire_schemas.limits import STREAM_FLUSH_MS
+from tokenwire_server.core.grants import grant
 from tokenwire_server.core.hub import Hub
-from tokenwire_server.core.session import Link
+from tokenwire_server.core.link import Link
 from tokenwire_server.core.states import LinkState
 from tokenwire_server.core.stats import Observer
 from tokenwire_server.telemetry.logs import get_log
@@ -44,6 +46,7 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._timer_handle: asyncio.TimerHandle | None = None
+        self._flush_handle: asyncio.TimerHandle | None = None
         self._start_s = 0.0
         self._timer_runs = 0
 
@@ -59,10 +62,10 @@ class Endpoint:
 
     def stop(self) -> None:
         """No more ticks; connections stay as they are."""
-        for handle in (self._tick_handle, self._timer_handle):
+        for handle in (self._tick_handle, self._timer_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
-        self._tick_handle = self._timer_handle = None
+        self._tick_handle = self._timer_handle = self._flush_handle = None
 
     async def drain(self, seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:
         """Tell everybody SERVER_SHUTDOWN and close 1012, spread over ``seconds``; then wait for the farewells.
@@ -110,7 +113,11 @@ class Endpoint:
 
     def opened(self, link: Link, peer: str) -> None:
         """A handshake succeeded."""
-        _log.info("connection opened", id=link.connection_id, peer=peer, deflate=link.deflater is not None)
+        granted = grant(link.offer)
+        if granted.every and self._flush_handle is None:
+            self._flush_handle = self._loop.call_later(STREAM_FLUSH_MS / 1000, self._flush_streams)
+        fields = {"caps": ",".join(granted.capabilities)} if granted.capabilities else {}
+        _log.info("connection opened", id=link.connection_id, peer=peer, deflate=link.is_deflated, **fields)
 
     def refused(self, status: int) -> None:
         """A handshake was answered with an HTTP error."""
@@ -158,6 +165,23 @@ class Endpoint:
             _log.error("timers failed", exc_info=error)
         self._timer_handle = self._loop.call_later(_TIMER_S, self._run_timers)
 
+    def _flush_streams(self) -> None:
+        """Send single versions to those who want every one, as long as there are any."""
+        hub = self.hub
+        self._flush_handle = None
+        try:
+            hub.flush_stream()
+            self._pump_ready()
+        except Exception as error:  # as above
+            self.defects += 1
+            _log.error("flush failed", exc_info=error)
+        if hub.streaming:
+            self._flush_handle = self._loop.call_later(STREAM_FLUSH_MS / 1000, self._flush_streams)
+
+    def _pump_ready(self) -> None:
+        for link in self.hub.take_ready():
+            self.pump(link)
+
     def _handle_timers(self, now: int) -> None:
         hub = self.hub
         pings, aborts = hub.timers(now)
@@ -168,8 +192,7 @@ class Endpoint:
         self._timer_runs += 1
         if self._timer_runs % _STALENESS_EVERY == 0:
             hub.check_staleness(now)
-        for link in hub.take_ready():
-            self.pump(link)
+        self._pump_ready()
 
 
 def next_tick(number: int, elapsed_s: float, interval_s: float) -> int:

@@ -1,15 +1,22 @@
-"""The opening handshake: path, query, compression and origin (RFC 6455 4.2, RFC 7692 7.1)."""
+"""The opening handshake: path, query, wishes and compression (RFC 6455 4.2, RFC 7692 7.1)."""
 
 from typing import Final
+from urllib.parse import parse_qs
 
 from websockets.datastructures import Headers
 from websockets.headers import parse_extension
 from websockets.typing import Subprotocol
 
-__all__ = ["ENDPOINT", "SUBPROTOCOL", "negotiate_deflate", "request_path"]
+from tokenwire_schemas.limits import MAX_SEQUENCE
+from tokenwire_server.core.grants import NOTHING, Offer
+
+__all__ = ["ENDPOINT", "SUBPROTOCOL", "negotiate_deflate", "parse_offer", "request_path"]
 
 ENDPOINT: Final = "/api/v1/ws/token-data"
 SUBPROTOCOL: Final = Subprotocol("token-data.v1")
+
+_SESSION_HEADER: Final = "X-Tokenwire-Session"
+_MAX_QUERY_FIELDS: Final = 50
 
 _PARAMETERS: Final = frozenset(
     {"server_no_context_takeover", "client_no_context_takeover", "server_max_window_bits", "client_max_window_bits"}
@@ -19,6 +26,41 @@ _PARAMETERS: Final = frozenset(
 def request_path(target: str) -> str:
     """The path of a request target, without its query."""
     return target.partition("?")[0]
+
+
+def parse_offer(target: str, headers: Headers) -> Offer:
+    """What the client asks for (I-50, I-54), from the query of the request target and from headers.
+
+    What can't be read counts as missing: a handshake does not fail for an extension.
+
+    Raises:
+        MultipleValuesError: several session headers.
+    """
+    secret = headers.get(_SESSION_HEADER)
+    try:
+        query = parse_qs(target.partition("?")[2], max_num_fields=_MAX_QUERY_FIELDS)
+    except ValueError:
+        query = {}
+    if secret is None:
+        secret = query.get("session", [None])[-1]
+    if not query and secret is None:
+        return NOTHING
+    wanted = frozenset(name.strip() for names in query.get("caps", []) for name in names.split(","))
+    return Offer(
+        wanted,
+        "every" if query.get("delivery", [""])[-1] == "every" else "latest",
+        secret,
+        _number(query.get("seq", [""])[-1]),
+        _number(query.get("attempt", [""])[-1]) or 0,
+    )
+
+
+def _number(text: str) -> int | None:
+    """A whole number from 0 to 2^53-1, or None."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_SEQUENCE))):
+        return None
+    number = int(text)
+    return number if number <= MAX_SEQUENCE else None
 
 
 def negotiate_deflate(headers: Headers) -> str | None:

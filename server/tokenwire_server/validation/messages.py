@@ -5,9 +5,25 @@ from typing import Final, Literal
 import msgspec
 
 from tokenwire_schemas.errors import ErrorCode
-from tokenwire_schemas.limits import MAX_BATCH, MAX_SEQUENCE, MAX_TOKEN_NAME_CHARS
+from tokenwire_schemas.limits import (
+    MAX_BATCH,
+    MAX_ECHO_CHARS,
+    MAX_KNOWN,
+    MAX_REQUEST_ID_CHARS,
+    MAX_SEQUENCE,
+    MAX_TOKEN_NAME_CHARS,
+)
 
-__all__ = ["RequestError", "SubscriptionRequest", "check_request", "is_usable_name"]
+__all__ = [
+    "AckRequest",
+    "PingRequest",
+    "ReplayRequest",
+    "Request",
+    "RequestError",
+    "SubscriptionRequest",
+    "check_request",
+    "is_usable_name",
+]
 
 _ECHO_CHARS: Final = 64
 _ACTIONS: Final[dict[str, Literal["subscribe", "unsubscribe"]]] = {
@@ -25,15 +41,46 @@ class RequestError(ValueError):
 
 
 class SubscriptionRequest(msgspec.Struct, frozen=True):
-    """A valid subscription message; a name in ``tokens`` may still be anything."""
+    """A valid subscription message; a name in ``tokens`` may still be anything.
+
+    ``known`` are versions that the client has of ``stream`` (I-55); ``request_id`` comes back with details (I-53).
+    """
 
     action: Literal["subscribe", "unsubscribe"]
     tokens: list[object]
-    sequence: int | None
+    sequence: int | None = None
+    request_id: str | None = None
+    known: dict[str, int] | None = None
+    stream: str | None = None
 
 
-def check_request(message: dict[str, object]) -> SubscriptionRequest:
-    """The request that ``message`` (a decoded JSON object) makes.
+class AckRequest(msgspec.Struct, frozen=True):
+    """Everything up to ``number`` has arrived (I-59)."""
+
+    number: int
+    sequence: int | None = None
+
+
+class ReplayRequest(msgspec.Struct, frozen=True):
+    """Numbers ``first`` to ``last`` are wanted once more (I-58)."""
+
+    first: int
+    last: int
+    sequence: int | None = None
+
+
+class PingRequest(msgspec.Struct, frozen=True):
+    """Wants a heartbeat with this ``echo`` (I-57)."""
+
+    echo: str | int | float | None
+    sequence: int | None = None
+
+
+Request = SubscriptionRequest | AckRequest | ReplayRequest | PingRequest
+
+
+def check_request(message: dict[str, object], *, resume: bool = False, details: bool = False) -> Request:
+    """The request that ``message`` (a decoded JSON object) makes; ``resume`` and ``details`` as granted.
 
     Raises:
         RequestError: INVALID_MESSAGE, UNKNOWN_TYPE, INVALID_ACTION or BATCH_LIMIT, naming the field.
@@ -41,13 +88,28 @@ def check_request(message: dict[str, object]) -> SubscriptionRequest:
     kind = message.get("type")
     if not isinstance(kind, str):
         raise _invalid("type", kind, "a string")
-    if kind != "subscription":
-        raise RequestError(ErrorCode.UNKNOWN_TYPE, f"unknown type {_echo(kind)}; this server accepts subscription")
+    accepted = ["subscription", "ack", "ping", *(["replay"] if resume else [])]
+    if kind not in accepted:
+        names = f"{', '.join(accepted[:-1])} and {accepted[-1]}"
+        raise RequestError(ErrorCode.UNKNOWN_TYPE, f"unknown type {_echo(kind)}; this server accepts {names}")
     sequence = _whole_number(message, "sequence", MAX_SEQUENCE)
     _whole_number(message, "timestamp", MAX_SEQUENCE)
-    data = message.get("data")
+    data = message.get("data", {} if kind == "ping" else None)
     if not isinstance(data, dict):
         raise _invalid("data", data, "an object")
+    if kind == "ack":
+        return AckRequest(_number_in(data, "sequence", 0), sequence)
+    if kind == "ping":
+        return PingRequest(_echo_of(data), sequence)
+    if kind == "replay":
+        first, last = _number_in(data, "from", 1), _number_in(data, "to", 1)
+        if first > last:
+            raise RequestError(ErrorCode.INVALID_MESSAGE, f"data.from {first} is above data.to {last}")
+        return ReplayRequest(first, last, sequence)
+    return _subscription(data, sequence, details)
+
+
+def _subscription(data: dict[str, object], sequence: int | None, details: bool) -> SubscriptionRequest:
     action = data.get("action")
     if not isinstance(action, str):
         raise _invalid("data.action", action, "a string")
@@ -61,7 +123,54 @@ def check_request(message: dict[str, object]) -> SubscriptionRequest:
             ErrorCode.BATCH_LIMIT,
             f"{len(tokens)} tokens in one message; at most {MAX_BATCH}, nothing was applied",
         )
-    return SubscriptionRequest(_ACTIONS[action], tokens, sequence)
+    request_id = _text_in(data, "requestId", MAX_REQUEST_ID_CHARS) if details else None
+    stream = _text_in(data, "stream", MAX_TOKEN_NAME_CHARS)
+    return SubscriptionRequest(_ACTIONS[action], tokens, sequence, request_id, _known(data), stream)
+
+
+def _known(data: dict[str, object]) -> dict[str, int] | None:
+    if "known" not in data:
+        return None
+    known = data["known"]
+    if not isinstance(known, dict):
+        raise _invalid("data.known", known, "an object from addresses to versions")
+    if len(known) > MAX_KNOWN:
+        raise RequestError(ErrorCode.INVALID_MESSAGE, f"data.known has {len(known)} entries; at most {MAX_KNOWN}")
+    for name, version in known.items():
+        if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= MAX_SEQUENCE:
+            raise _invalid(f"data.known[{_echo(name)}]", version, "an integer from 0 to 2^53-1")
+    return known
+
+
+def _text_in(data: dict[str, object], field: str, most: int) -> str | None:
+    if field not in data:
+        return None
+    value = data[field]
+    if not isinstance(value, str) or not 0 < len(value) <= most or not _is_encodable(value):
+        raise _invalid(f"data.{field}", value, f"a string of 1 to {most} characters")
+    return value
+
+
+def _number_in(data: dict[str, object], field: str, least: int) -> int:
+    value = data.get(field)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_SEQUENCE:
+        raise _invalid(f"data.{field}", value, f"an integer from {least} to 2^53-1")
+    return value
+
+
+def _echo_of(data: dict[str, object]) -> str | int | float | None:
+    if "echo" not in data:
+        return None
+    echo = data["echo"]
+    if isinstance(echo, str) and len(echo) <= MAX_ECHO_CHARS and _is_encodable(echo):
+        return echo
+    if isinstance(echo, (int, float)) and not isinstance(echo, bool) and abs(echo) <= MAX_SEQUENCE:
+        return echo
+    raise _invalid("data.echo", echo, f"a string of at most {MAX_ECHO_CHARS} characters or a number within 2^53-1")
+
+
+def _is_encodable(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def is_usable_name(name: object) -> bool:

@@ -1,0 +1,176 @@
+"""What clients send: rates, subscriptions, acks, replays and pings, and the answers."""
+
+from typing import Final
+
+from tokenwire_schemas import limits
+from tokenwire_schemas.close_codes import CloseCode
+from tokenwire_schemas.codec import CodecError, decode_client_message, encode_data
+from tokenwire_schemas.errors import ErrorCode
+from tokenwire_server.core.lifecycle import Lifecycle
+from tokenwire_server.core.limiter import Limiter, Verdict
+from tokenwire_server.core.link import Link
+from tokenwire_server.core.replies import heartbeat_data
+from tokenwire_server.core.session import GAP, gap_data
+from tokenwire_server.core.states import LinkState
+from tokenwire_server.core.subscribing import Directory, apply_request
+from tokenwire_server.core.upstream import Upstream
+from tokenwire_server.validation.messages import (
+    AckRequest,
+    PingRequest,
+    ReplayRequest,
+    RequestError,
+    SubscriptionRequest,
+    check_request,
+)
+
+__all__ = ["Requests"]
+
+_SUBSCRIPTION: Final = b"subscription"
+_HEARTBEAT: Final = b"heartbeat"
+
+
+class Requests(Upstream, Lifecycle):
+    """The inbound side of the hub; ``directory`` tells what a client's names mean."""
+
+    _directory: Directory
+
+    def admit(self, link: Link, now: int) -> bool:
+        """A message is about to be read; whether it may be, by the client's rate."""
+        if link.state is not LinkState.CONNECTED or link.close_with is not None:
+            return False
+        self.stats.messages_in += 1
+        if link.limiter is None:
+            link.limiter = Limiter(now)
+        return self._admit(link, link.limiter.message(now), now)
+
+    def receive(self, link: Link, text: str, now: int) -> None:
+        """One text message that was admitted. A long one counts as several, so that size is no way round the rate."""
+        limiter = link.limiter
+        if link.state is not LinkState.CONNECTED or link.close_with is not None or limiter is None:
+            return
+        if link.session.is_full:
+            self.stats.error(ErrorCode.SLOW_CONSUMER)
+            self.close(link, CloseCode.SLOW_CONSUMER, ErrorCode.SLOW_CONSUMER, now)
+            return
+        limiter.charge(len(text) // limits.INBOUND_SHARE_BYTES)
+        grants = link.session.grants
+        try:
+            message = decode_client_message(text)
+            request = check_request(message, resume=grants.resume, details=grants.details)
+        except (CodecError, RequestError) as error:
+            self._refuse(link, limiter, error.code, str(error), now)
+            return
+        if request.sequence is not None:
+            self._check_sequence(link, request.sequence)
+        if isinstance(request, SubscriptionRequest):
+            self._subscription(link, request)
+            return
+        if not isinstance(request, ReplayRequest):  # acks and pings have the ceiling of control frames
+            limiter.refund()
+            if not self._admit(link, limiter.control(now), now):
+                return
+        if isinstance(request, AckRequest):
+            self._ack(link, request)
+        elif isinstance(request, PingRequest):
+            self.stats.heartbeats += 1
+            data = heartbeat_data(link.session.waits(), request.echo)
+            self._enqueue(link, _HEARTBEAT, data, numbered=False)
+        else:
+            self._replay(link, request)
+
+    def _subscription(self, link: Link, request: SubscriptionRequest) -> None:
+        session = link.session
+        if session.format.every:  # what changed before is not for tokens that are subscribed only now
+            self.flush_stream()
+        replies, refusals = apply_request(
+            request, session, self.board, self._directory, self.sets, self.config.max_subscriptions, self.stream
+        )
+        for reply in replies:
+            self._enqueue(link, _SUBSCRIPTION, encode_data(reply))
+        for refusal in refusals:
+            self._error(link, refusal.code, refusal.message, request.request_id, refusal.names)
+        if not session.tokens.indices & self.staleness.stale:
+            session.stale_warned = False
+        self._warn_if_stale(session)
+        self._ready[link] = None
+
+    def _ack(self, link: Link, request: AckRequest) -> None:
+        session = link.session
+        if request.number > session.sequence:
+            text = f"{request.number} was never sent; the last number is {session.sequence}"
+            self._error(link, ErrorCode.ACK_OUT_OF_RANGE, text)
+        elif session.ring is not None:
+            self.stats.acks += 1
+            session.ring.ack(request.number)
+
+    def _replay(self, link: Link, request: ReplayRequest) -> None:
+        session = link.session
+        ring = session.ring
+        if session.replay is not None or ring is None:
+            self._error(link, ErrorCode.REPLAY_UNAVAILABLE, "a replay is under way; wait for its end")
+            return
+        if request.last > session.sequence:
+            text = f"{request.last} was never sent; the last number is {session.sequence}"
+            self._error(link, ErrorCode.REPLAY_UNAVAILABLE, text)
+            return
+        self.stats.replays += 1
+        first = max(request.first, ring.floor + 1)
+        if request.first < first:
+            last = min(request.last, ring.floor)
+            self.stats.replay_missed += last - request.first + 1
+            session.preface = [(GAP, gap_data(request.first, last))]
+            session.want_all()
+        if first <= request.last:
+            session.fall_behind(self.board)
+            session.replay = (first, request.last)
+        self._ready[link] = None
+
+    def receive_control(self, link: Link, now: int) -> bool:
+        """One ping or pong; whether it may be answered."""
+        if link.state is not LinkState.CONNECTED or link.close_with is not None:
+            return False
+        if link.limiter is None:
+            link.limiter = Limiter(now)
+        return self._admit(link, link.limiter.control(now), now) and link.writable
+
+    def hold(self, link: Link, held_bytes: int, now: int) -> None:
+        """How much of an unfinished message is kept for ``link``; bounded in time, and for all clients together."""
+        self.held_bytes += held_bytes - link.held_bytes
+        link.held_bytes = held_bytes
+        if not held_bytes:
+            link.message_due_ms = None
+        elif link.message_due_ms is None:
+            link.message_due_ms = now + limits.MESSAGE_TIMEOUT_MS
+            self._touch_timer(link, now)
+        if held_bytes and self.held_bytes > limits.MAX_UNFINISHED_BYTES:
+            self.fail(link, ErrorCode.MESSAGE_TOO_LARGE, now, "the server holds too many unfinished messages")
+
+    def _admit(self, link: Link, verdict: Verdict, now: int) -> bool:
+        if verdict is Verdict.ACCEPT:
+            return True
+        limiter = link.limiter
+        self.stats.dropped_in += 1
+        if limiter is not None and verdict is Verdict.NOTIFY:
+            text = (
+                f"{limiter.dropped} messages dropped; at most {limits.INBOUND_RATE_PER_S} messages and "
+                f"{limits.INBOUND_CONTROL_RATE_PER_S} pings or pongs a second are read"
+            )
+            limiter.dropped = 0
+            self._error(link, ErrorCode.RATE_LIMITED, text)
+        elif verdict is Verdict.CUT:
+            self.fail(link, ErrorCode.RATE_LIMITED, now, "the flood went on for 10 s")
+        return False
+
+    def _refuse(self, link: Link, limiter: Limiter, code: ErrorCode, message: str, now: int) -> None:
+        if limiter.protocol_error(now):
+            self.fail(link, code, now, message, CloseCode.PROTOCOL_ERRORS)
+        else:
+            self._error(link, code, message)
+
+    def _check_sequence(self, link: Link, sequence: int) -> None:
+        expected = link.inbound_next
+        if expected is not None and sequence > expected and not link.gap_warned:
+            link.gap_warned = True
+            text = f"expected sequence {expected}, got {sequence}; said once per connection"
+            self._error(link, ErrorCode.SEQUENCE_GAP, text)
+        link.inbound_next = sequence + 1

@@ -1,0 +1,146 @@
+"""What was sent and not yet acknowledged, kept so that it can be sent again, content byte for byte (I-54).
+
+Nothing is copied: a *run* is what one flush sent to a whole cohort, held by the rings of all its members, and its
+payloads are the ones that the board encoded once. A ledger knows how much all rings together keep alive.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+__all__ = ["BATCH_CLOSE", "BATCH_OPEN", "Ledger", "Ring", "Run", "Shared", "batch_data"]
+
+BATCH_OPEN: Final = b'{"updates":['
+BATCH_CLOSE: Final = b"]}"
+
+_RUN_BYTES: Final = 200  # what a run takes besides its payloads
+_REFERENCE_BYTES: Final = 8
+
+
+def batch_data(payloads: Sequence[bytes]) -> bytes:
+    """The ``data`` of a token_batch with these updates."""
+    return BATCH_OPEN + b",".join(payloads) + BATCH_CLOSE
+
+
+class Shared:
+    """The payloads of one tick, counted once however many runs refer to them."""
+
+    __slots__ = ("holders", "octets")
+
+    def __init__(self, octets: int) -> None:
+        self.octets = octets
+        self.holders = 0  # runs that a ring holds
+
+
+class Run:
+    """Frames with consecutive numbers that one flush sent: ``count`` frames, or one batch of all payloads."""
+
+    __slots__ = ("count", "holders", "is_batch", "kind", "octets", "own_octets", "payloads", "shared", "timestamp")
+
+    def __init__(
+        self, kind: bytes, timestamp: int, payloads: tuple[bytes, ...], *, is_batch: bool, shared: Shared | None = None
+    ) -> None:
+        self.kind = kind
+        self.timestamp = timestamp
+        self.payloads = payloads
+        self.is_batch = is_batch
+        self.count = 1 if is_batch else len(payloads)
+        self.octets = sum(map(len, payloads))  # as the limit of a session counts
+        self.own_octets = _RUN_BYTES + _REFERENCE_BYTES * len(payloads) + (0 if shared is not None else self.octets)
+        self.shared = shared
+        self.holders = 0
+
+    def data(self, index: int) -> bytes:
+        """The ``data`` of the frame at ``index``."""
+        return batch_data(self.payloads) if self.is_batch else self.payloads[index]
+
+
+class Ledger:
+    """What all rings together keep alive."""
+
+    __slots__ = ("frames", "octets")
+
+    def __init__(self) -> None:
+        self.frames = 0  # summed over sessions
+        self.octets = 0  # distinct
+
+    def hold(self, run: Run) -> None:
+        """One more ring has ``run``."""
+        if not run.holders:
+            self.octets += run.own_octets
+            shared = run.shared
+            if shared is not None:
+                if not shared.holders:
+                    self.octets += shared.octets
+                shared.holders += 1
+        run.holders += 1
+        self.frames += run.count
+
+    def release(self, run: Run) -> None:
+        """One ring less."""
+        run.holders -= 1
+        self.frames -= run.count
+        if not run.holders:
+            self.octets -= run.own_octets
+            shared = run.shared
+            if shared is not None:
+                shared.holders -= 1
+                if not shared.holders:
+                    self.octets -= shared.octets
+
+
+class Ring:
+    """The replayable end of one session's stream: numbers above ``floor``, without a hole, up to the last sent.
+
+    ``acked`` is how much of what lies below the floor the client is known to have.
+    """
+
+    __slots__ = ("_entries", "_ledger", "_max_bytes", "_max_frames", "acked", "floor", "octets")
+
+    def __init__(self, ledger: Ledger, max_frames: int, max_bytes: int) -> None:
+        self.floor = 0
+        self.acked = 0
+        self.octets = 0
+        self._ledger = ledger
+        self._max_frames = max_frames
+        self._max_bytes = max_bytes
+        self._entries: deque[tuple[int, Run]] = deque()
+
+    def push(self, first: int, run: Run) -> None:
+        """``run`` was sent under the numbers from ``first`` on. Full: the oldest is given up, never the sender."""
+        self._ledger.hold(run)
+        self._entries.append((first, run))
+        self.octets += run.octets
+        last = first + run.count - 1
+        while self.octets > self._max_bytes or last - self.floor > self._max_frames:
+            self._drop()
+
+    def ack(self, number: int) -> None:
+        """The client has everything up to ``number``; it will not be asked for again."""
+        self.acked = max(self.acked, number)
+        self.floor = max(self.floor, number)
+        entries = self._entries
+        while entries and entries[0][0] + entries[0][1].count - 1 <= number:
+            self._drop()
+
+    def clear(self, high_water: int) -> None:
+        """Give up everything; ``high_water`` is the last number sent."""
+        while self._entries:
+            self._drop()
+        self.floor = max(self.floor, high_water)
+
+    def frames(self, first: int, last: int) -> Iterator[tuple[int, Run, int]]:
+        """Number, run and index within it, of every kept frame from ``first`` to ``last``."""
+        for start, run in self._entries:
+            if start + run.count <= first:
+                continue
+            if start > last:
+                return
+            for number in range(max(start, first), min(start + run.count - 1, last) + 1):
+                yield number, run, number - start
+
+    def _drop(self) -> None:
+        start, run = self._entries.popleft()
+        self.octets -= run.octets
+        self.floor = max(self.floor, start + run.count - 1)
+        self._ledger.release(run)
