@@ -22,6 +22,7 @@ def build_instruments(pipeline: Pipeline, endpoint: Endpoint, otlp_endpoint: str
     """All metrics of a server. Raises UserError if OTLP is asked for and not installed."""
     metrics = build_metrics(otlp_endpoint=otlp_endpoint)
     _connections(metrics, endpoint)
+    _sessions(metrics, endpoint)
     _traffic(metrics, endpoint)
     _latency(metrics, endpoint)
     _market(metrics, pipeline)
@@ -88,6 +89,58 @@ def _connections(metrics: Metrics, endpoint: Endpoint) -> None:
         kind=Kind.COUNTER,
         read=lambda: [(stats.stalls, {})],
     )
+
+
+def _sessions(metrics: Metrics, endpoint: Endpoint) -> None:
+    hub = endpoint.hub
+    stats, registry, ledger = hub.stats, hub.registry, hub.ledger
+
+    def sessions() -> Readings:
+        detached = len(registry.detached)
+        return [(len(registry) - detached, {"state": "attached"}), (detached, {"state": "detached"})]
+
+    def ack_lag() -> int:
+        return max((session.sequence - session.ring.acked for session in registry if session.ring), default=0)
+
+    metrics.observe(
+        "sessions_resumable",
+        description="Sessions that can be resumed, with a socket and waiting for their client.",
+        kind=Kind.GAUGE,
+        read=sessions,
+    )
+    metrics.observe(
+        "resumes",
+        description="Clients that asked for their session back, by outcome.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(stats.resumes, "outcome"),
+    )
+    metrics.observe(
+        "sessions_evicted",
+        description="Sessions given up while their client was away, by cause.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(stats.evicted, "cause"),
+    )
+    gauges: dict[str, tuple[str, str, Callable[[], int]]] = {
+        "replay_frames_held": ("Frames kept for a replay, summed over sessions.", "", lambda: ledger.frames),
+        "replay_held": (
+            "Memory of the frames kept for a replay; what is shared counts once.",
+            "By",
+            lambda: ledger.octets,
+        ),
+        "ack_lag_frames": ("Frames sent and not acknowledged, of the session with the most.", "", ack_lag),
+        "sessions_streaming": ("Sessions that get every version.", "", lambda: hub.streaming),
+    }
+    for name, (description, unit, read) in gauges.items():
+        metrics.observe(name, description=description, unit=unit, kind=Kind.GAUGE, read=_one(read))
+    counters: dict[str, tuple[str, Callable[[], int]]] = {
+        "replays_requested": ("Replay messages that were served.", lambda: stats.replays),
+        "replay_hits": ("Frames sent once more, after a resume or on request.", lambda: stats.replayed),
+        "replay_misses": ("Frames asked for once more that were not held.", lambda: stats.replay_missed),
+        "acks_received": ("Acknowledgments of sessions that can be resumed.", lambda: stats.acks),
+        "heartbeats_sent": ("Heartbeat messages, answers to pings among them.", lambda: stats.heartbeats),
+    }
+    for name, (description, read) in counters.items():
+        metrics.observe(name, description=description, kind=Kind.COUNTER, read=_one(read))
 
 
 def _traffic(metrics: Metrics, endpoint: Endpoint) -> None:

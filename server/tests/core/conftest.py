@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zstandard
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, Protocol
 
 from tokenwire_schemas.messages import TokenUpdateData, Volume
+from tokenwire_server.core.grants import NOTHING, Offer
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.link import Link
 
@@ -73,20 +75,26 @@ class FakeSocket:
 
 
 class Client:
-    """One connection seen from the client's side: numbers are checked on arrival."""
+    """One connection seen from the client's side: numbers are checked on arrival.
 
-    def __init__(self, bench: "Bench", deflate: bool = False) -> None:
+    ``offer`` is what it asks for; with a position in it, numbers go on from there if the session is resumed.
+    """
+
+    def __init__(self, bench: "Bench", deflate: bool = False, offer: Offer = NOTHING) -> None:
         self.bench = bench
         self.socket = FakeSocket()
         hub = bench.hub
-        self.link = Link(self.socket, f"id-{len(bench.clients)}", hub.deflater if deflate else None, bench.now)
+        encoder = hub.encoder(offer, deflate=deflate)
+        self.link = Link(self.socket, f"00000000-0000-4000-8000-{len(bench.clients):012d}", encoder, bench.now, offer)
         self.socket.on_full = lambda: hub.pause(self.link, bench.now)
         self.parser = Protocol(CLIENT, max_size=None)
         if deflate:
             self.parser.extensions = [PerMessageDeflate(False, True, 15, 15)]
         self.last = 0
+        self.zstd = zstandard.ZstdDecompressor()
         self.compressed: list[bool] = []
         self.frames: list[Frame] = []
+        self.unread: list[dict[str, Any]] = []
         self.admitted = hub.connect(self.link, bench.now)
         bench.clients.append(self)
         bench.flush()
@@ -103,7 +111,7 @@ class Client:
 
     def read(self) -> list[dict[str, Any]]:
         """Messages since the last call; the socket is drained first, and what waited in the hub follows."""
-        messages: list[dict[str, Any]] = []
+        messages, self.unread = self.unread, []
         while True:
             if self.socket.buffer:
                 self.parser.receive_data(bytes(self.socket.buffer))
@@ -112,16 +120,33 @@ class Client:
                     assert isinstance(event, Frame)
                     self.frames.append(event)
                     if event.opcode is Opcode.TEXT:
-                        message = json.loads(event.data)
-                        assert list(message) == ["type", "sequence", "timestamp", "data"]
-                        assert message["sequence"] == self.last + 1, "the sequence has a hole"
-                        self.last += 1
-                        messages.append(message)
+                        messages.append(self._message(json.loads(event.data)))
+                    elif event.opcode is Opcode.BINARY:
+                        assert event.data[0] == 0, "only full messages so far"
+                        text = self.zstd.stream_reader(event.data[1:], read_across_frames=True).read()
+                        assert len(text) > 1024
+                        messages.append(self._message(json.loads(text)))
             if not self.link.writable:
                 self.bench.hub.resume(self.link, self.bench.now)
                 self.bench.flush()
             elif not self.socket.buffer:
                 return messages
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        assert list(message) == ["type", "sequence", "timestamp", "data"]
+        data, number = message["data"], message["sequence"]
+        if message["type"] == "connection" and data.get("resumed"):
+            self.last = data["replayFrom"] - 1
+            assert number >= self.last, "the high-water mark is below the position"
+        elif message["type"] == "gap":
+            assert data["from"] <= data["to"] <= number
+            self.last = max(self.last, data["to"])
+        elif message["type"] == "heartbeat":
+            assert number == max(self.last, 1), "a heartbeat proves a loss"
+        else:
+            assert number == self.last + 1, "the sequence has a hole"
+            self.last += 1
+        return message
 
     @property
     def closed_with(self) -> int | None:
@@ -184,6 +209,19 @@ class Bench:
         client = Client(self, deflate)
         client.read()
         return client
+
+    def ask(self, caps: str, deflate: bool = False, **wishes: Any) -> tuple[Client, dict[str, Any]]:
+        """A client with capabilities, and the ``data`` of its ``connection``; nothing more is read."""
+        offer = Offer(frozenset(caps.split(",")), **wishes)
+        client = Client(self, deflate, offer)
+        first = client.read()
+        client.unread = first[1:]
+        return client, first[0]["data"]
+
+    def lose(self, client: Client) -> None:
+        """Its socket dies; what was not read is lost."""
+        client.socket.buffer.clear()
+        self.hub.disconnect(client.link)
 
 
 @pytest.fixture

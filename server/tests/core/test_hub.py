@@ -16,7 +16,11 @@ def test_the_first_message_is_the_connection(bench: Bench) -> None:
     (message,) = client.read()
     assert message["type"] == "connection"
     assert message["sequence"] == 1
-    assert message["data"] == {"status": "connected", "connectionId": "id-0", "maxSubscriptions": 100}
+    assert message["data"] == {
+        "status": "connected",
+        "connectionId": "00000000-0000-4000-8000-000000000000",
+        "maxSubscriptions": 100,
+    }
 
 
 def test_a_value_follows_a_subscribe_at_once_and_then_every_tick_that_changed_it(bench: Bench) -> None:

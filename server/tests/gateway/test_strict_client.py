@@ -17,6 +17,7 @@ from tokenwire_server.core.hub import HubConfig
 
 from .conftest import Serve
 from .test_clients import subscribe
+from .test_extensions import get
 
 STRICT = Path(tokenwire_schemas.__file__).parent / "v1" / "strict" / "server"
 
@@ -55,11 +56,39 @@ class StrictClient:
             return messages, closed.rcvd.code if closed.rcvd else None
 
 
+async def extended(url: str, delivery: str, tokens: list[str], enough: asyncio.Event) -> None:
+    """A neighbour with every capability that comes and goes, resumes and asks for replays."""
+    wishes = f"?caps=batch,heartbeat,resume,details,zstd&delivery={delivery}"
+    session, attempt = "", 0
+    while not enough.is_set():
+        attempt += 1
+        headers = {"X-Tokenwire-Session": session} if session else {}
+        async with connect(f"{url}{wishes}&seq=1&attempt={attempt}", additional_headers=headers) as client:
+            hello = (await get(client))["data"]
+            assert len(hello["capabilities"]) == 5
+            session = hello["session"]
+            await client.send(subscribe(*tokens[:20]))
+            await client.send('{"type":"ping","data":{"echo":1}}')
+            await client.send('{"type":"replay","data":{"from":1,"to":1}}')
+            for _ in range(8):
+                await client.recv()
+            client.transport.abort()
+
+
+@pytest.mark.parametrize("company", [False, True], ids=["alone", "beside extended clients"])
 @pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_every_scenario(serve: Serve, compression: str | None) -> None:
+async def test_every_scenario(serve: Serve, compression: str | None, company: bool) -> None:
     tokens = ["DOGE", "PEPE", *(f"TOKEN{n}" for n in range(110))]
     async with serve(tokens=tokens) as (server, source), connect(server.url, compression=compression) as raw:
+        wishes = ("latest", "every") if company else ()
+        enough = asyncio.Event()
+        neighbours = [asyncio.create_task(extended(server.url, delivery, tokens, enough)) for delivery in wishes]
         client = StrictClient(raw)
+        for task in neighbours:
+            while server.pipeline.hub.stats.resumes.get("resumed", 0) < 4:
+                assert not task.done(), task.exception()
+                source.trade("DOGE", "2")
+                await asyncio.sleep(0.01)
         assert (await client.next())["data"]["status"] == "connected"
         await raw.send(subscribe("DOGE", "nobody", 5, *tokens))
         assert (await client.next())["data"]["status"] == "success"
@@ -78,6 +107,10 @@ async def test_every_scenario(serve: Serve, compression: str | None) -> None:
             await raw.send(subscribe("TOKEN60"))
         while (await client.until("error"))["data"]["code"] != "RATE_LIMITED":
             pass
+        for task in neighbours:
+            assert not task.done(), task.exception()
+        enough.set()
+        await asyncio.gather(*neighbours)
         server.server.should_exit = True
         messages, code = await client.rest()
         assert [message["type"] for message in messages[-2:]] == ["error", "connection"]

@@ -178,11 +178,12 @@ def _split(payloads: list[bytes]) -> list[tuple[bytes, ...]]:
     """Batches of at most 1000 updates and 512 KiB."""
     batches: list[tuple[bytes, ...]] = []
     current: list[bytes] = []
-    size = 0
+    empty = len(batch_data(()))
+    size = empty
     for payload in payloads:
-        if current and (len(current) == MAX_BATCH or size + len(payload) >= MAX_BATCH_BYTES):
+        if current and (len(current) == MAX_BATCH or size + len(payload) > MAX_BATCH_BYTES):
             batches.append(tuple(current))
-            current, size = [], 0
+            current, size = [], empty
         current.append(payload)
         size += len(payload) + 1
     batches.append(tuple(current))

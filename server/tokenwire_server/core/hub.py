@@ -110,6 +110,8 @@ class Hub(Requests):
 
     def pump(self, link: Link, wall: int) -> bytes:
         """Bytes to write to ``link`` now; call again after writing them until there are none."""
+        if link.session.format.every and link.session.replay is not None:
+            self.flush_stream()
         self._ready.pop(link, None)
         data = link.drain(self.board, self._stamp(wall), self.stats)
         if data:

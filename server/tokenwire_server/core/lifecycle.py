@@ -12,7 +12,7 @@ import msgspec
 from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode, may_reconnect
 from tokenwire_schemas.errors import CATALOGUE, ErrorCode
-from tokenwire_server.core.board import Board, Row
+from tokenwire_server.core.board import Board, Change, Row
 from tokenwire_server.core.grants import Grants, Offer, grant
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.registry import Registry
@@ -128,6 +128,7 @@ class Lifecycle:
 
     def _supersede(self, holder: Link, now: int) -> None:
         """Its client is here again: the old socket gives up its slot and its session at once."""
+        holder.session.fall_behind(self.board)
         holder.drop_session()
         self.links.pop(holder, None)
         self._ready.pop(holder, None)
@@ -172,6 +173,8 @@ class Lifecycle:
                 self.registry.add(session)
                 self.streaming += grants.every
         if rows:
+            if grants.every:
+                self.flush_stream()
             self.sets.enter(session, rows)
         session.enqueue(_CONNECTION, self._greeting(link, session, replay_from=None, reason=reason))
         if reason is not None:
@@ -197,6 +200,34 @@ class Lifecycle:
                 config.update_interval_ms,
             ),
         )
+
+    def flush_stream(self) -> None:
+        """Queue what changed since the last flush for the sessions that get every version, and have them pumped.
+
+        Whoever is to get newest values besides is flushed before: an older version must not come after them.
+        """
+        changes, torn = self.board.take_stream()
+        if not changes and not torn:
+            return
+        for tokens in self.sets.occupied():
+            if not tokens.streams:
+                continue
+            lost = any(row in tokens for row in torn)
+            theirs = [change for change in changes if change.row in tokens]
+            if theirs or lost:
+                for session in list(tokens.streams):
+                    self._stream_to(session, theirs, lost=lost)
+
+    def _stream_to(self, session: Session, changes: list[Change], *, lost: bool) -> None:
+        fits = session.push_stream(changes)
+        link = session.link
+        if fits and not lost:
+            if link is not None:
+                self._ready[link] = None
+        elif link is None:
+            self._evict(session, "overflow")
+        else:
+            self.close(link, CloseCode.SESSION_LOST, "more versions than can be queued", self._now)
 
     # --- the end of a link -----------------------------------------------------------------------------------
 

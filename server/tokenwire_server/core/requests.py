@@ -114,6 +114,8 @@ class Requests(Upstream, Lifecycle):
             self._error(link, ErrorCode.REPLAY_UNAVAILABLE, text)
             return
         self.stats.replays += 1
+        if session.format.every:
+            self.flush_stream()
         first = max(request.first, ring.floor + 1)
         if request.first < first:
             last = min(request.last, ring.floor)

@@ -1,10 +1,8 @@
-"""What becomes of the data's sources, told to those who hold their tokens; and single versions for who wants all."""
+"""What becomes of the data's sources, told to those who hold their tokens."""
 
 from typing import Final
 
-from tokenwire_schemas.close_codes import CloseCode
 from tokenwire_schemas.errors import ErrorCode
-from tokenwire_server.core.board import Change
 from tokenwire_server.core.lifecycle import Lifecycle
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.session import Session
@@ -67,28 +65,3 @@ class Upstream(Lifecycle):
             more = f" and {len(names) - _NAMED_STALE} more" if len(names) > _NAMED_STALE else ""
             text = f"older than the source promises: {', '.join(names[:_NAMED_STALE])}{more}"
             self._error(link, ErrorCode.UPSTREAM_STALE, text, tokens=names[:_NAMED_STALE])
-
-    def flush_stream(self) -> None:
-        """Queue what changed since the last flush for the sessions that get every version, and have them pumped."""
-        changes, torn = self.board.take_stream()
-        if not changes and not torn:
-            return
-        for tokens in self.sets.occupied():
-            if not tokens.streams:
-                continue
-            lost = any(row in tokens for row in torn)
-            theirs = [change for change in changes if change.row in tokens]
-            if theirs or lost:
-                for session in list(tokens.streams):
-                    self._stream_to(session, theirs, lost=lost)
-
-    def _stream_to(self, session: Session, changes: list[Change], *, lost: bool) -> None:
-        fits = session.push_stream(changes)
-        link = session.link
-        if fits and not lost:
-            if link is not None:
-                self._ready[link] = None
-        elif link is None:
-            self._evict(session, "overflow")
-        else:
-            self.close(link, CloseCode.SESSION_LOST, "more versions than can be queued", self._now)

@@ -125,8 +125,8 @@ class Endpoint:
 
     def lost(self, link: Link, error: Exception | None) -> None:
         """The socket of ``link`` is gone."""
-        self.hub.disconnect(link)
         fields: dict[str, object] = {"sent": link.session.sequence}
+        self.hub.disconnect(link)
         if link.close_with is not None:
             fields["code"] = link.close_with[0]
         if error is not None:
