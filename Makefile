@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PORT
 
-.PHONY: help run install test lint format constraints bench-fanout bench-footprint clean
+.PHONY: help run install test lint format constraints bench-fanout bench-footprint faults clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,6 +41,10 @@ bench-fanout: $(VENV)/.install ## CPU of a message beside a C loop of send()
 
 bench-footprint: $(VENV)/.install ## memory of an idle connection
 	$(BIN)/python loadtests/footprint.py
+
+faults: $(VENV)/.install ## 100,000 simulated schedules (ARGS="--schedules N --start K" for others), then the ablations
+	$(BIN)/python -m loadtests.faults.simulate $(or $(ARGS),--schedules 100000 --start 10000)
+	$(BIN)/python -m loadtests.faults.ablations
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

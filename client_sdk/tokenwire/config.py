@@ -1,12 +1,19 @@
 """What an application may set; the specification's numbers by default."""
 
-from typing import Literal
+import re
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
+from tokenwire.errors import ConfigError
 from tokenwire_schemas import limits
 
 __all__ = ["ClientConfig"]
+
+_CAPABILITY: Final = re.compile(r"[A-Za-z0-9_.-]+\Z")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*\Z")
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +27,12 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     ``ack``: ``consumed`` acknowledges what the application took out of the queue; ``checkpoint`` only what the last
     saved checkpoint covers, so that a resume from it finds everything still held by the server.
+
+    ``also_reconnect`` names close codes after which the client comes back although their range says not to (I-44).
+    ``hold_frames``, ``hold_bytes`` and ``hold_ms`` bound what is kept behind a hole in the numbers (I-65).
+
+    Raises:
+        ConfigError: a value that cannot work; the message names the setting.
     """
 
     url: str
@@ -35,6 +48,7 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     ping_interval_ms: int = 10_000
     reply_timeout_ms: int = 10_000
     hold_frames: int = 1_024
+    hold_bytes: int = 16_777_216
     hold_ms: int = 2_000
     gap_timeout_ms: int = 5_000
     ack_interval_ms: int = 1_000
@@ -42,3 +56,60 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     ack: Literal["consumed", "checkpoint"] = "consumed"
     queue_events: int = 10_000
     overflow: Literal["latest", "fail"] = "latest"
+    also_reconnect: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_url(self.url)
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value <= 0:
+                raise _refusal(f"{name} must be positive, not {value}", "Give a larger value.")
+        if self.max_retries is not None and self.max_retries < 0:
+            raise _refusal("max_retries must not be negative", "Give None to retry for ever.")
+        for capability in self.capabilities:
+            if not _CAPABILITY.match(capability):
+                raise _refusal(f"{capability!r} is no name of a capability", "Use names like batch or resume.")
+        if self.delivery == "every" and "resume" not in self.capabilities:
+            raise _refusal("delivery 'every' needs the capability resume", "Add resume to capabilities.")
+        for name, text in self.headers:
+            if not _HEADER_NAME.match(name) or not _HEADER_VALUE.match(text):
+                raise _refusal(f"header {name!r} cannot be sent", "Use a plain name and a value on one line.")
+
+
+_POSITIVE: Final = (
+    "backoff_base_ms",
+    "backoff_cap_ms",
+    "stable_ms",
+    "connect_timeout_ms",
+    "idle_timeout_ms",
+    "ping_interval_ms",
+    "reply_timeout_ms",
+    "hold_frames",
+    "hold_bytes",
+    "hold_ms",
+    "gap_timeout_ms",
+    "ack_interval_ms",
+    "ack_frames",
+    "queue_events",
+)
+
+
+def _refusal(message: str, remedy: str) -> ConfigError:
+    return ConfigError("INVALID_CONFIG", message, remedy)
+
+
+def _check_url(url: str) -> None:
+    remedy = "Give the endpoint as ws://host/path or wss://host/path."
+    if any(character <= " " or character == "\x7f" for character in url):
+        raise _refusal("the URL holds spaces or control characters", remedy)
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise _refusal(f"the URL cannot be read: {error}", remedy) from None
+    if parts.scheme not in {"ws", "wss"}:
+        raise _refusal(f"the URL's scheme is {parts.scheme or 'missing'!r}, not ws or wss", remedy)
+    if not host:
+        raise _refusal("the URL names no host", remedy)
+    if parts.fragment:
+        raise _refusal("a WebSocket URL has no #fragment", remedy)

@@ -1,6 +1,14 @@
 """What the client raises. Every exception has a ``code`` and says what to do (``remedy``)."""
 
-__all__ = ["ClientClosedError", "ConnectionFailedError", "SubscriptionError", "TokenwireError"]
+__all__ = [
+    "CheckpointError",
+    "ClientClosedError",
+    "ConfigError",
+    "ConnectionFailedError",
+    "RequestError",
+    "SubscriptionError",
+    "TokenwireError",
+]
 
 
 class TokenwireError(Exception):
@@ -25,5 +33,17 @@ class SubscriptionError(TokenwireError):
         self.rejected = rejected
 
 
+class RequestError(TokenwireError):
+    """A request was not answered (REPLY_TIMEOUT). What was to be subscribed stays wanted and is tried again later."""
+
+
 class ClientClosedError(TokenwireError):
     """The client was closed by the application (or never opened) and is used all the same."""
+
+
+class ConfigError(TokenwireError, ValueError):
+    """A setting that cannot work; the message names it."""
+
+
+class CheckpointError(TokenwireError, ValueError):
+    """A text that is no checkpoint."""

@@ -467,3 +467,22 @@ def test_shutdown_ends_sessions(bench: Bench) -> None:
     assert kinds(client.read()) == ["error", "connection"]
     assert bench.hub.registry.find(secret) is None
     assert bench.hub.ledger.octets == 0
+
+
+def test_a_ring_with_a_hole_is_announced_and_ends(bench: Bench) -> None:
+    """It would be a defect; the replay must not search for the frame for ever."""
+    client, secret = start(bench, "token0", caps="resume,details")
+    for _ in range(3):
+        bench.change("token0")
+        bench.tick()
+    client.read()
+    session = bench.hub.registry.find(secret)
+    assert session is not None
+    assert session.ring is not None
+    session.ring._entries.clear()
+    bench.lose(client)
+    again, data = back(bench, secret, 2, caps="resume,details")
+    assert data["resumed"] is True
+    messages = again.read()
+    assert (messages[0]["type"], messages[0]["data"]["from"], messages[0]["data"]["to"]) == ("gap", 3, client.last)
+    assert updates(messages) == [("token0", 4)]

@@ -228,13 +228,10 @@ class Session:
         first, last = self.replay or (1, 0)
         while ring is not None and first <= last and room > 0:
             if first <= ring.floor:
-                missed = max(first, ring.acked + 1)
-                first = min(ring.floor, last) + 1
-                if missed < first:
-                    stats.replay_missed += first - missed
-                    chunks.append(self._unnumbered(GAP, gap_data(missed, first - 1), timestamp))
-                    self.want_all()
+                begin, first = max(first, ring.acked + 1), min(ring.floor, last) + 1
+                self._announce_gap(chunks, begin, first - 1, timestamp, stats)
                 continue
+            begin = first
             for number, run, index in ring.frames(first, last):
                 chunk = frame(run.kind, number, run.timestamp, run.data(index), self.format.encoder)
                 chunks.append(chunk)
@@ -243,8 +240,17 @@ class Session:
                 room -= len(chunk)
                 if room <= 0:
                     break
+            if first == begin:  # a ring with a hole would be a defect; it must not become a loop without end
+                self._announce_gap(chunks, first, last, timestamp, stats)
+                first = last + 1
         self.replay = (first, last) if first <= last else None
         return room
+
+    def _announce_gap(self, chunks: list[bytes], first: int, last: int, timestamp: int, stats: Drained) -> None:
+        if first <= last:
+            stats.replay_missed += last - first + 1
+            chunks.append(self._unnumbered(GAP, gap_data(first, last), timestamp))
+            self.want_all()
 
     def _drain_stream(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> int:
         stream = self.stream

@@ -1,0 +1,389 @@
+"""Subscribing: matching answers, partial failure, pacing, reconnecting (I-18 to I-23, I-36, I-53)."""
+
+import pytest
+
+from tokenwire.events import Error
+from tokenwire_schemas import limits
+
+from .peer import ALL, Peer, live
+
+
+def ready(*caps: str, **settings: object) -> Peer:
+    peer = Peer(**settings).start().greet(*caps)
+    peer.events()
+    return peer
+
+
+def test_one_string_is_no_list_of_names() -> None:
+    peer = ready()
+    with pytest.raises(TypeError):
+        peer.session.subscribe("DOGE", peer.now)
+    with pytest.raises(TypeError):
+        peer.session.subscribe([1], peer.now)  # type: ignore[list-item]
+
+
+def test_nothing_to_do_is_done() -> None:
+    peer = ready()
+    assert peer.session.subscribe([], peer.now).done
+    assert peer.session.unsubscribe(["never wanted"], peer.now).done
+    peer.act()
+    assert not peer.sent
+
+
+def test_names_that_cannot_be_sent_are_refused_here() -> None:
+    peer = ready(*ALL)
+    request = peer.session.subscribe(["", "x" * 257, "\ud800", "ok"], peer.now)
+    peer.act()
+    assert request.rejected == dict.fromkeys(["", "x" * 257, "\ud800"], "INVALID_TOKEN")
+    assert peer.requests[-1]["tokens"] == ["ok"]
+    assert not request.done
+    assert peer.session.desired == ("ok",)
+
+
+@pytest.mark.parametrize("caps", [(), ALL])
+def test_success(caps: tuple[str, ...]) -> None:
+    peer = ready(*caps)
+    request = peer.session.subscribe(["DOGE", "BONK", "DOGE"], peer.now)
+    peer.act()
+    assert peer.requests[-1]["tokens"] == ["DOGE", "BONK"]
+    assert ("requestId" in peer.requests[-1]) == bool(caps)
+    peer.accept("a1", "a2")
+    assert request.done
+    assert request.error is None
+    assert request.accepted == {"DOGE": "a1", "BONK": "a2"}
+
+
+def test_messages_are_numbered_and_stamped_for_strict_servers() -> None:
+    peer = ready()
+    for name in ("A", "B"):
+        peer.session.subscribe([name], peer.now)
+        peer.act()
+        peer.accept(f"a-{name}")
+    assert [(one["sequence"], one["timestamp"]) for one in peer.sent] == [(1, peer.wall), (2, peer.wall)]
+
+
+def test_partial_failure_with_details() -> None:
+    peer = ready(*ALL)
+    request = peer.session.subscribe(["DOGE", "nope", "BONK"], peer.now)
+    peer.act()
+    peer.accept("a1", "a2")
+    assert not request.done
+    peer.refuse("nope", code="TOKEN_NOT_FOUND")
+    assert request.done
+    assert request.accepted == {"DOGE": "a1", "BONK": "a2"}
+    assert request.rejected == {"nope": "TOKEN_NOT_FOUND"}
+
+
+def test_partial_failure_of_a_strict_server() -> None:
+    peer = ready()
+    request = peer.session.subscribe(["DOGE", "nope", "BONK", "dup"], peer.now)
+    peer.act()
+    peer.accept("a1", "a2")
+    peer.refuse("nope", "dup")
+    assert not request.done
+    peer.say("error", code="TOKEN_NOT_FOUND", message="no token has this symbol: nope", level="error")
+    assert not request.done
+    peer.say("error", code="AMBIGUOUS_TOKEN", message="several share it: dup", level="error")
+    assert request.done
+    assert request.rejected == {"nope": "TOKEN_NOT_FOUND", "dup": "AMBIGUOUS_TOKEN"}
+    assert len(request.messages) == 2
+    first, second = peer.take(Error)
+    assert (first.names, second.names) == (("nope",), ("dup",))
+    assert peer.session.desired == ("DOGE", "nope", "BONK")
+
+
+def test_only_a_refusal() -> None:
+    peer = ready()
+    request = peer.session.subscribe(["nope"], peer.now)
+    peer.act()
+    peer.refuse("nope")
+    peer.say("error", code="SUBSCRIPTION_LIMIT", message="full", level="error")
+    assert request.rejected == {"nope": "SUBSCRIPTION_LIMIT"}
+    assert peer.session.desired == ()
+
+
+def test_a_strict_server_that_says_nothing_more() -> None:
+    peer = ready()
+    request = peer.session.subscribe(["DOGE", "nope"], peer.now)
+    peer.act()
+    peer.refuse("nope")
+    peer.advance(2_999)
+    assert not request.done
+    peer.advance(1)
+    assert request.rejected == {"nope": "REJECTED"}
+    assert peer.requests[-1]["tokens"] == ["DOGE"]
+    for _ in range(60):
+        peer.advance(1_000)
+        peer.session.alive(peer.now)
+    assert request.done
+    assert request.error is not None
+
+
+def test_half_an_answer_is_over_when_something_else_follows() -> None:
+    peer = ready(*ALL)
+    request = peer.session.subscribe(["DOGE", "a1"], peer.now)
+    peer.act()
+    peer.accept("a1")  # both names are one token
+    assert not request.done
+    peer.value("a1", "1", 1)
+    assert request.accepted == {"a1": "a1"}
+    assert peer.requests[-1]["tokens"] == ["DOGE"]
+    peer.accept("a1")
+    assert request.done
+    assert request.accepted == {"a1": "a1", "DOGE": "a1"}
+
+
+def test_symbols_of_one_token_are_told_apart() -> None:
+    peer = ready(*ALL)
+    names = ["x1", "x2", "y", "x3"]
+    request = peer.session.subscribe(names, peer.now)
+    peer.act()
+    address = {"x1": "X", "x2": "X", "x3": "X", "y": "Y"}
+    answered = 0
+    for _ in range(20):
+        if answered < len(peer.requests):
+            asked = peer.requests[answered]
+            answered += 1
+            peer.accept(*dict.fromkeys(address[name] for name in asked["tokens"]), request=asked)
+            peer.value("X", "1", answered)
+        peer.advance(500)
+    assert request.done
+    assert request.accepted == address
+
+
+@pytest.mark.parametrize("code", ["BATCH_LIMIT", "INVALID_MESSAGE", "UNKNOWN_TYPE"])
+def test_a_message_refused_as_a_whole(code: str) -> None:
+    for caps in ((), ALL):
+        peer = ready(*caps)
+        request = peer.session.subscribe(["A", "B"], peer.now)
+        peer.act()
+        data = {"requestId": peer.requests[-1]["requestId"]} if caps else {}
+        peer.say("error", code=code, message="no", level="error", **data)
+        assert request.done
+        assert request.rejected == {"A": code, "B": code}
+        assert peer.session.desired == ()
+
+
+def test_without_ids_requests_go_one_at_a_time() -> None:
+    peer = ready()
+    first = peer.session.subscribe(["A"], peer.now)
+    peer.session.unsubscribe(["A"], peer.now)
+    third = peer.session.subscribe(["B"], peer.now)
+    peer.act()
+    assert len(peer.requests) == 1
+    peer.accept("a-A")
+    assert first.done
+    assert peer.requests[-1] == {"action": "unsubscribe", "tokens": ["A"]}
+    peer.accept("a-A")
+    assert peer.requests[-1] == {"action": "subscribe", "tokens": ["B"]}
+    assert not third.done
+    peer.accept("a-B")
+    assert third.done
+
+
+def test_waiting_subscribes_share_a_message() -> None:
+    peer = Peer().start()
+    peer.greet(*ALL)
+    requests = [peer.session.subscribe([f"n{index}"], peer.now) for index in range(500)]
+    peer.act()
+    peer.advance(2_000)
+    assert len(peer.requests) < 40
+    for asked in list(peer.requests):
+        peer.accept(*(f"a-{name}" for name in asked["tokens"]), request=asked)
+    peer.advance(2_000)
+    for asked in list(peer.requests):
+        peer.accept(*(f"a-{name}" for name in asked["tokens"]), request=asked)
+    assert all(request.done for request in requests)
+
+
+def test_large_requests_are_split_by_the_servers_batch() -> None:
+    peer = ready(*ALL)
+    peer.session.subscribe([f"n{index}" for index in range(2_500)], peer.now)
+    peer.act()
+    assert [len(one["tokens"]) for one in peer.requests] == [1000, 1000, 500]
+    small = Peer().start().greet(*ALL, maxBatch=10)
+    small.session.subscribe([f"n{index}" for index in range(25)], small.now)
+    small.act()
+    assert [len(one["tokens"]) for one in small.requests] == [10, 10, 5]
+
+
+def test_long_names_do_not_make_a_message_too_long() -> None:
+    peer = ready(*ALL)
+    peer.session.subscribe(["é" * 250 + f"{index:04}" for index in range(1_000)], peer.now)
+    peer.act()
+    peer.advance(60_000)
+    assert len(peer.sent) > 3
+    assert all(len(str(one).encode()) < limits.MAX_MESSAGE_BYTES // 4 for one in peer.sent)
+
+
+def test_stays_below_the_servers_rate() -> None:
+    peer = ready(*ALL)
+    stamps: list[int] = []
+    for index in range(300):
+        verb = peer.session.subscribe if index % 2 else peer.session.unsubscribe
+        peer.session._subscriptions.subscribe(["A"])
+        verb(["A"], peer.now)
+        peer.act()
+    for _ in range(1_000):
+        before = len(peer.sent)
+        peer.advance(50)
+        stamps += [peer.now] * (len(peer.sent) - before)
+        for asked in peer.requests[-8:]:
+            peer.accept("a-A", request=asked)
+    credit, last = float(limits.INBOUND_BURST), 0
+    for stamp in stamps:
+        credit = min(limits.INBOUND_BURST, credit + (stamp - last) * limits.INBOUND_RATE_PER_S / 1000) - 1
+        last = stamp
+        assert credit >= 0
+    assert len(stamps) > 100
+
+
+def test_rate_limited_repeats_what_was_not_answered() -> None:
+    for caps in ((), ALL):
+        peer = ready(*caps)
+        request = peer.session.subscribe(["A"], peer.now)
+        peer.act()
+        peer.say("error", code="RATE_LIMITED", message="1 dropped", level="error")
+        peer.advance(999)
+        assert len(peer.requests) == 1
+        peer.advance(1)
+        assert len(peer.requests) == 2
+        assert peer.requests[0] == peer.requests[1]
+        peer.accept("a-A")
+        assert request.done
+
+
+def test_an_unanswered_request_is_repeated_and_then_fails() -> None:
+    for caps in ((), ALL):
+        peer = ready(*caps, reply_timeout_ms=1_000)
+        request = peer.session.subscribe(["A"], peer.now)
+        peer.act()
+        for _ in range(29):
+            peer.advance(100)
+            peer.say("weather")
+        assert len(peer.requests) == 3
+        peer.advance(100)
+        assert request.done
+        assert request.error is not None
+        assert request.error.code == "REPLY_TIMEOUT"
+        assert peer.session.desired == ("A",)
+
+
+def test_wishes_before_the_connection_are_asked_for_then() -> None:
+    peer = Peer().start()
+    first = peer.session.subscribe(["A", "B"], peer.now)
+    peer.session.subscribe(["C"], peer.now)
+    gone = peer.session.unsubscribe(["B"], peer.now)
+    assert gone.done
+    peer.greet(*ALL)
+    assert peer.requests == [{"action": "subscribe", "tokens": ["A", "C"], "requestId": peer.requests[0]["requestId"]}]
+    peer.accept("a-A", "a-C")
+    assert first.done
+    assert first.accepted == {"A": "a-A"}
+    assert first.rejected == {"B": "CANCELLED"}
+
+
+def test_two_names_one_token() -> None:
+    peer = live("DOGE", caps=ALL)
+    second = peer.session.subscribe(["doge"], peer.now)
+    peer.act()
+    peer.accept("a-DOGE")
+    assert second.accepted == {"doge": "a-DOGE"}
+    count = len(peer.requests)
+    assert peer.session.unsubscribe(["DOGE"], peer.now).done
+    peer.act()
+    assert len(peer.requests) == count
+    peer.value("a-DOGE", "1", 1)
+    assert [name for _, name, _ in peer.values()] == ["doge"]
+    peer.session.unsubscribe(["doge"], peer.now)
+    peer.act()
+    assert peer.requests[-1]["tokens"] == ["a-DOGE"]
+
+
+def test_a_token_dropped_for_one_name_is_taken_back_for_the_other() -> None:
+    peer = ready(*ALL)
+    peer.session.subscribe(["DOGE"], peer.now)
+    peer.session.subscribe(["a1"], peer.now)
+    peer.session.unsubscribe(["DOGE"], peer.now)  # its address is not known yet, so it goes out by name
+    peer.act()
+    answered = 0
+    while answered < len(peer.requests):
+        asked = peer.requests[answered]
+        answered += 1
+        peer.accept(*dict.fromkeys("a1" for _ in asked["tokens"]), request=asked)
+        peer.value("x")
+    assert peer.requests[-1] | {"requestId": ""} == {"action": "subscribe", "tokens": ["a1"], "requestId": ""}
+    assert answered < 10
+
+
+def test_unconfirmed_requests_are_asked_again_on_a_new_session() -> None:
+    for caps in ((), ALL):
+        peer = ready(*caps)
+        subscribe = peer.session.subscribe(["A"], peer.now)
+        peer.act()
+        peer.cut(4003)
+        peer.back()
+        peer.greet(*caps)
+        assert peer.requests[-1]["tokens"] == ["A"]
+        peer.accept("a-A")
+        assert subscribe.accepted == {"A": "a-A"}
+
+
+def test_refusals_that_may_pass_are_tried_again_at_the_next_connection() -> None:
+    peer = ready(*ALL)
+    peer.session.subscribe(["soon", "bad"], peer.now)
+    peer.act()
+    asked = peer.requests[-1]
+    rejected = [{"token": "soon", "code": "TOKEN_NOT_FOUND"}, {"token": "bad", "code": "AMBIGUOUS_TOKEN"}]
+    peer.say(
+        "subscription",
+        action="subscribe",
+        tokens=["soon", "bad"],
+        status="error",
+        requestId=asked["requestId"],
+        rejected=rejected,
+    )
+    peer.advance(5_000)
+    assert len(peer.requests) == 1
+    peer.cut()
+    peer.back()
+    peer.greet(*ALL, reason="unknown_session")
+    assert peer.requests[-1]["tokens"] == ["soon"]
+
+
+def test_an_address_that_is_gone_is_looked_up_by_name() -> None:
+    peer = live("DOGE")
+    peer.cut()
+    peer.back()
+    peer.greet(*ALL, reason="unknown_session")
+    assert peer.requests[-1]["tokens"] == ["a-DOGE"]
+    peer.refuse("a-DOGE", code="TOKEN_NOT_FOUND")
+    assert peer.requests[-1]["tokens"] == ["DOGE"]
+    peer.accept("b-DOGE")
+    peer.value("b-DOGE", "1", 1)
+    assert peer.values() == [("Snapshot", "DOGE", "1")]
+
+
+def test_confirmed_tokens_come_first_when_asking_again() -> None:
+    peer = live("A", "B")
+    peer.cut(4003)
+    peer.session.subscribe(["0"], peer.now)
+    peer.back()
+    peer.greet(*ALL)
+    assert peer.requests[-1]["tokens"] == ["a-A", "a-B", "0"]
+
+
+def test_late_and_foreign_answers_do_no_harm() -> None:
+    peer = live("A")
+    peer.say("subscription", action="subscribe", tokens=["zz"], status="success", requestId="r999")
+    assert peer.requests[-1]["action"] == "unsubscribe"  # nobody wants it
+    assert peer.requests[-1]["tokens"] == ["zz"]
+    peer.value("zz", "1", 1)
+    assert peer.values() == []
+
+
+def test_every_request_ends_when_the_client_does() -> None:
+    peer = live("A", max_retries=0)
+    requests = [peer.session.subscribe(["B"], peer.now), peer.session.unsubscribe(["A"], peer.now)]
+    peer.cut()
+    assert all(request.done and request.error is peer.session.failure for request in requests)

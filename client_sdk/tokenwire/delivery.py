@@ -1,0 +1,168 @@
+"""From messages to events: values are applied and queued, and what was taken is known exactly."""
+
+from collections.abc import Iterable
+
+from msgspec import UNSET
+
+from tokenwire.checkpoint import Checkpoint
+from tokenwire.events import Event, Quote, Snapshot, Update
+from tokenwire.metrics import ClientMetrics
+from tokenwire.queue import Entry, EventQueue, Lineage
+from tokenwire.tokens import Token, TokenTable
+from tokenwire_schemas.extension_messages import ExtendedTokenUpdateData
+
+__all__ = ["Delivery"]
+
+
+class Delivery:
+    """The application's side of a session.
+
+    ``versioned``: the server granted ``details``, so versions count (I-52).
+    """
+
+    __slots__ = ("_metrics", "_table", "_taken", "_versions", "lineage", "queue", "versioned")
+
+    def __init__(self, table: TokenTable, queue: EventQueue, metrics: ClientMetrics, lineage: Lineage) -> None:
+        self._table = table
+        self._metrics = metrics
+        self.queue = queue
+        self.lineage = lineage
+        """The session that what is received now belongs to."""
+        self._taken = lineage
+        self._versions: dict[str, int] = {}
+        self.versioned = False
+
+    def restore(self, checkpoint: Checkpoint, lineage: Lineage) -> None:
+        """Goes on where ``checkpoint`` was made."""
+        self.lineage = self._taken = lineage
+        for name, address in checkpoint.names.items():
+            self._table.want(name)
+            if address is not None:
+                token = self._table.bind(name, address)
+                if token is not None:
+                    token.version = checkpoint.versions.get(address)
+                    token.restored = True
+        self._versions = dict(checkpoint.versions)
+
+    # --- in -----------------------------------------------------------------------------------------------------
+
+    def apply(
+        self,
+        updates: Iterable[ExtendedTokenUpdateData],
+        sequence: int,
+        timestamp: int,
+        wall: int,
+        replayed: bool,
+    ) -> None:
+        """Values of one message: newer ones are applied and queued, others counted."""
+        table, metrics, versioned = self._table, self._metrics, self.versioned
+        tokens, put = table.tokens, self.queue.put
+        version: int | None
+        applied = 0
+        for data in updates:
+            address = data.address
+            token = tokens.get(address)
+            if token is None:
+                token = table.adopt(address)
+                if token is None:
+                    metrics.unsubscribed += 1
+                    continue
+            version = missed = None
+            if versioned and (stated := data.version) is not UNSET:
+                version = stated
+                before = token.version
+                if before is not None:
+                    if version <= before:
+                        metrics.stale_versions += 1
+                        if version == before:
+                            token.expects_snapshot = False
+                            if token.quote is None:  # taken before a restart: no event, but the value at hand
+                                token.quote = self._quote(token, data, version, timestamp)
+                        continue
+                    missed = version - before - 1
+                    metrics.conflated_by_server += missed
+                token.version = version
+            quote = self._quote(token, data, version, timestamp)
+            token.quote = quote
+            applied += 1
+            if token.expects_snapshot:
+                token.expects_snapshot = False
+                put(Snapshot(quote, sequence, wall, missed))
+            else:
+                put(Update(quote, sequence, wall, missed, replayed))
+        metrics.updates += applied
+
+    def _quote(self, token: Token, data: ExtendedTokenUpdateData, version: int | None, timestamp: int) -> Quote:
+        volume, source_time = data.volume, data.source_time
+        return Quote(
+            token.name,
+            data.address,
+            data.price,
+            data.market_cap,
+            volume.h24,
+            volume.h1,
+            volume.m5,
+            version,
+            None if source_time is UNSET or not self.versioned else source_time,
+            timestamp,
+        )
+
+    def tell(self, event: Event, floor: int, lineage: Lineage | None = None) -> None:
+        """Queues an event that is no value; ``floor`` and ``lineage`` as in :class:`Entry`."""
+        self.queue.put(Entry(event, floor, lineage))
+
+    # --- out ----------------------------------------------------------------------------------------------------
+
+    def take(self) -> Event | None:
+        """The oldest event, None when there is none."""
+        taken = self.queue.take()
+        if taken is None:
+            return None
+        if isinstance(taken, Entry):
+            if taken.lineage is not None:
+                if taken.lineage.stream is None or taken.lineage.stream != self._taken.stream:
+                    self._versions.clear()
+                self._taken = taken.lineage
+                self.queue.severed = False
+            return taken.event
+        version = taken.quote.version
+        if version is not None:
+            self._versions[taken.quote.address] = version
+        return taken
+
+    def position(self, last: int) -> int | None:
+        """The number of the current session up to which every event was taken; ``last`` is the last one received.
+
+        None while events of an earlier session are waiting.
+        """
+        head = self.queue.head
+        if head is None:
+            return last
+        if self.queue.severed or self._taken is not self.lineage:
+            return None
+        return min(head.floor if isinstance(head, Entry) else head.sequence - 1, last)
+
+    def checkpoint(self, last: int, attempt: int) -> Checkpoint:
+        """What was taken, exactly."""
+        head = self.queue.head
+        taken = self._taken
+        if head is None:
+            position = last
+        elif isinstance(head, Entry):
+            position = head.floor
+        else:
+            position = head.sequence - 1
+        secret, stream = taken.secret, taken.stream
+        if self.queue.severed:
+            secret = stream = None
+        table = self._table
+        names = {name: wanted.address for name, wanted in table.wanted.items()}
+        versions = {address: version for address, version in self._versions.items() if address in table.by_address}
+        return Checkpoint(
+            session=secret,
+            position=0 if secret is None else position,
+            attempt=attempt,
+            stream=stream,
+            names=names,
+            versions=versions if stream is not None else {},
+        )

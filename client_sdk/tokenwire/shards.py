@@ -1,0 +1,223 @@
+"""The connections of one client, opened as they are needed, and what comes from them as one stream."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from tokenwire.checkpoint import Checkpoint
+from tokenwire.driver import Driver
+from tokenwire.errors import ConnectionFailedError
+from tokenwire.events import Event, Quote
+from tokenwire.requests import Request
+from tokenwire.session import ClientSession
+from tokenwire.sharding import Placement, worst_state
+from tokenwire.states import ConnectionState
+from tokenwire.transport import Opener
+
+__all__ = ["LIMIT_CODE", "Batch", "Shards"]
+
+LIMIT_CODE: Final = "SUBSCRIPTION_LIMIT"
+
+
+class Batch:
+    """A subscribe or unsubscribe that is under way, perhaps on several shards."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[int, Request]] = []
+        self.accepted: dict[str, str] = {}
+        self.rejected: dict[str, str] = {}
+        self.errors: list[Exception] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether every shard has answered."""
+        return not self.open
+
+
+class Shards:
+    """The connections of one client. ``changed`` is called after everything that may interest somebody.
+
+    ``make_session`` builds the session of a further shard.
+    """
+
+    def __init__(
+        self,
+        make_session: Callable[[Checkpoint | None], ClientSession],
+        opener: Opener,
+        changed: Callable[[], None],
+        max_connections: int,
+        checkpoints: Sequence[Checkpoint] = (),
+    ) -> None:
+        self.drivers: list[Driver] = []
+        self.failure: ConnectionFailedError | None = None
+        self.latest: Mapping[str, Quote] = _Latest(self)
+        self._make_session = make_session
+        self._opener = opener
+        self._changed = changed
+        self._placement = Placement(max_connections)
+        self._batches: list[Batch] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self._turn = 0
+        self._settling = False
+        self._checkpoints = checkpoints
+
+    def start(self) -> None:
+        """Open the first connection, and those that the checkpoints tell of."""
+        for shard, checkpoint in enumerate(self._checkpoints or (None,)):
+            self._open(checkpoint)
+            self._placement.adopt(shard, checkpoint.names if checkpoint is not None else ())
+
+    @property
+    def state(self) -> ConnectionState:
+        """The worst of all: FAILED, RECONNECTING, CONNECTING, and CONNECTED only if each shard is."""
+        if self.failure is not None:
+            return ConnectionState.FAILED
+        return worst_state(driver.session.state for driver in self.drivers)
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether a server has greeted, and so said how many tokens a connection may hold."""
+        return any(driver.was_connected for driver in self.drivers)
+
+    def subscribe(self, names: Iterable[str]) -> Batch:
+        """Give each name to its shard, opening further ones. What finds no room is rejected in the batch."""
+        for shard, driver in enumerate(self.drivers):
+            if driver.max_subscriptions is not None:
+                self._placement.limit(shard, driver.max_subscriptions)
+        batch = Batch()
+        self._place(batch, names)
+        self._batches.append(batch)  # not before: placing it settles others, and it would look done
+        self._settle()
+        return batch
+
+    def unsubscribe(self, names: Iterable[str]) -> Batch:
+        """End subscriptions; names that nobody holds are done at once."""
+        batch = Batch()
+        by_shard: dict[int, list[str]] = {}
+        for name in names:
+            shard = self._placement.shard_of(name)
+            if shard is not None:
+                by_shard.setdefault(shard, []).append(name)
+        for shard, own in by_shard.items():
+            driver = self.drivers[shard]
+            request = driver.call(partial(driver.session.unsubscribe, own, driver.now()))
+            self._placement.release(own)
+            batch.open.append((shard, request))
+        self._batches.append(batch)
+        self._settle()
+        return batch
+
+    def take_event(self) -> Event | None:
+        """The next event of the shard whose turn it is; None when no shard has one."""
+        for _ in self.drivers:
+            self._turn = (self._turn + 1) % len(self.drivers)
+            event = self.drivers[self._turn].take_event()
+            if event is not None:
+                return event
+        return None
+
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Where each shard stands."""
+        return tuple(driver.call(driver.session.checkpoint) for driver in self.drivers)
+
+    async def close(self, *, keep_session: bool = False) -> None:
+        """End all connections in good order; afterwards no task and no socket is left."""
+        self._close_all(keep_session=keep_session)
+        try:
+            while self._closing:
+                await asyncio.wait(set(self._closing))
+        except asyncio.CancelledError:
+            for task in self._closing:
+                task.cancel()  # in good order would take too long; cutting is quick, and is waited for
+            while self._closing:
+                await asyncio.wait(set(self._closing))
+            raise
+
+    def abort(self) -> None:
+        """Cut all sockets."""
+        for driver in self.drivers:
+            driver.abort()
+
+    def _open(self, checkpoint: Checkpoint | None) -> Driver:
+        driver = Driver(self._make_session(checkpoint), self._opener, self._on_change)
+        self.drivers.append(driver)
+        driver.start()
+        return driver
+
+    def _place(self, batch: Batch, names: Iterable[str]) -> None:
+        placed, left_over = self._placement.assign(names)
+        batch.rejected.update(dict.fromkeys(left_over, LIMIT_CODE))
+        for shard, own in placed.items():
+            while shard >= len(self.drivers):
+                self._open(None)
+            driver = self.drivers[shard]
+            request = driver.call(partial(driver.session.subscribe, own, driver.now()))
+            batch.open.append((shard, request))
+
+    def _on_change(self) -> None:
+        self._settle()
+        if self.failure is None:
+            self.failure = next((driver.failure for driver in self.drivers if driver.failure is not None), None)
+            if self.failure is not None:
+                self._close_all()  # one shard cannot go on, so the stream as a whole ends; no half data
+        self._changed()
+
+    def _close_all(self, *, keep_session: bool = False) -> None:
+        for driver in self.drivers:
+            task = asyncio.create_task(driver.close(keep_session=keep_session), name="tokenwire close")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _settle(self) -> None:
+        """Gather answers. A server that holds less than it said (or than was known) sends names on to other shards."""
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            for batch in self._batches:
+                for shard, request in [entry for entry in batch.open if entry[1].done]:
+                    batch.open.remove((shard, request))
+                    self._gather(batch, shard, request)
+            self._batches = [batch for batch in self._batches if not batch.done]
+        finally:
+            self._settling = False
+
+    def _gather(self, batch: Batch, shard: int, request: Request) -> None:
+        if request.error is not None:
+            batch.errors.append(request.error)
+        for name, address in request.accepted.items():
+            batch.accepted[name] = address
+            self._placement.learn(name, address)
+        overflow = [name for name, code in request.rejected.items() if code == LIMIT_CODE]
+        refused = {name: code for name, code in request.rejected.items() if code != LIMIT_CODE}
+        self._placement.vacate(refused)
+        batch.rejected.update(refused)
+        if overflow:
+            self._placement.release(overflow)
+            self._placement.is_full(shard)
+            self._place(batch, overflow)
+
+
+class _Latest(Mapping[str, Quote]):
+    """The newest quotes of all shards. Iterating yields each token once, by the name in its quote; asking works by
+    address and by any name it was subscribed with. Reading copies nothing."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
+    def __getitem__(self, name: str) -> Quote:
+        for driver in self._shards.drivers:
+            quote = driver.session.latest.get(name)
+            if quote is not None:
+                return quote
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        for driver in self._shards.drivers:
+            for name, quote in driver.session.latest.items():
+                if quote.name == name:
+                    yield name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,1 @@
+"""Not a package of the distribution: it gives the tests below names of their own (`schemas.tests…`)."""
