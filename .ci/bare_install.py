@@ -1,12 +1,15 @@
 """The base package alone: it imports few packages, connects, and resumes. Usage: ``bare_install.py PORT``."""
 
-import asyncio
 import sys
 
 import tokenwire
-from tokenwire import Resumed, Snapshot, TokenClient
 
-HEAVY = {"asyncio", "websockets", "zstandard", "rich", "typer", "fastapi"}
+loaded = {"asyncio", "websockets", "zstandard", "rich", "typer", "fastapi"} & sys.modules.keys()
+assert not loaded, f"import tokenwire loads {loaded}"
+
+import asyncio  # noqa: E402 - what comes before shows that it is not needed to import the package
+
+from tokenwire import Resumed, Snapshot, TokenClient  # noqa: E402
 
 
 async def main(port: int) -> None:
@@ -23,7 +26,5 @@ async def main(port: int) -> None:
                 return
 
 
-loaded = HEAVY & sys.modules.keys()
-assert not loaded, f"import tokenwire loads {loaded}"
 print("tokenwire", tokenwire.__version__)
 asyncio.run(asyncio.wait_for(main(int(sys.argv[1])), 60))
