@@ -54,6 +54,7 @@ SOMETIMES: Final = (
     "evicted_expired",
     "evicted_memory",
     "watchdog",
+    "late_message",
 )
 """What must have happened somewhere in a campaign: a rare path that is never taken proves nothing."""
 

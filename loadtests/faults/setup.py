@@ -173,7 +173,7 @@ def _draw_client(draw: random.Random, number: int, tokens: int) -> ClientSetup:
         ack_interval_ms=draw.choice((200, 1000, 60_000)),
         queue_events=tokens + 8 if small else 10_000,
         max_retries=draw.choice((None, None, None, None, 2)),
-        idle_timeout_ms=draw.choice((20_000, 60_000)),
+        idle_timeout_ms=draw.choice((20_000, 60_000, 60_000)),
         latency_ms=draw.choice((1, 5, 30, 120)),
         high_water_bytes=draw.choice((0, 400, 2_000, 65_536)),
         reads_at_once=draw.choice((None, None, 1, 3)),

@@ -176,6 +176,7 @@ class SimServer:
             return
         link.last_byte_ms = self.now()
         if link.close_with is not None:
+            self.totals["late_message"] += 1  # of a socket that lost its session meanwhile
             return
         if self.hub.admit(link, self.now()):
             socket.recorder.received(self._scheduler.now, text)

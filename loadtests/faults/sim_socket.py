@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from loadtests.faults.engine import Scheduler
@@ -25,7 +26,7 @@ class SimSocket:
     """
 
     __slots__ = ("_add", "_down_ms", "_frames", "_scheduler", "_up_ms", "client", "client_open", "cut_at", "delivered",
-                 "high_water", "latency_ms", "link", "notice_ms", "number", "opened", "recorder", "server",
+                 "high_water", "late_ms", "latency_ms", "link", "notice_ms", "number", "opened", "recorder", "server",
                  "server_open", "stalled", "swallow_down", "swallow_up", "taken", "tap", "written")  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class SimSocket:
         self.stalled = False
         self.swallow_down = False
         self.swallow_up = False
+        self.late_ms = 0  # what is under way up takes so much longer, and outlives the socket
         self.cut_at: int | None = None  # what comes behind this byte never arrives
         self.notice_ms: int | None = 0  # how long after a cut the server is told; None: never
         self.written = self.taken = self.delivered = 0
@@ -162,8 +164,10 @@ class SimSocket:
             self._up_ms = max(self._up_ms, self._scheduler.now + self.latency_ms + delay_ms)
             self._scheduler.at(self._up_ms, self._at_server, call, args)
 
-    def _at_server(self, call: Callable[..., object], args: tuple[object, ...]) -> None:
-        if not self.swallow_up:
+    def _at_server(self, call: Callable[..., object], args: tuple[object, ...], *, is_late: bool = False) -> None:
+        if self.late_ms and not is_late:
+            self._scheduler.after(self.late_ms, partial(self._at_server, call, args, is_late=True))
+        elif not self.swallow_up:
             call(*args)
 
     def drop(self) -> None:

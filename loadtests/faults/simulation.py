@@ -102,6 +102,9 @@ class World:
             return True
         if a % 2:
             socket.swallow_up = True  # what is under way up is lost as well
+        elif a % 4:
+            socket.late_ms = 2_500  # … or arrives when another socket has the session
+            socket.notice_ms = 4_000
         socket.cut()
         return True
 

@@ -104,10 +104,7 @@ async def running(
         settings.max_tokens,
         lambda: int(loop.time() * 1000),
         lambda: time.time_ns() // 1_000_000,
-        hub_config
-        or HubConfig(
-            max_connections=settings.max_connections, update_interval_ms=int(settings.update_interval_s * 1000)
-        ),
+        hub_config or _hub_config(settings),
     )
     endpoint = Endpoint(pipeline.hub, settings.update_interval_s, settings.origin_allowed)
     metrics = build_instruments(pipeline, endpoint, settings.otlp_endpoint)
@@ -145,6 +142,15 @@ async def running(
                 task.cancel()
             await asyncio.gather(*feeding, return_exceptions=True)
             metrics.shutdown()
+
+
+def _hub_config(settings: Settings) -> HubConfig:
+    return HubConfig(
+        max_connections=settings.max_connections,
+        update_interval_ms=int(settings.update_interval_s * 1000),
+        resume_window_ms=int(settings.resume_window_s * 1000),
+        resume_instance_bytes=settings.resume_memory_mib * 1_048_576,
+    )
 
 
 async def _run_source(source: Source, pipeline: Pipeline) -> None:

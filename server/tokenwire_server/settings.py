@@ -97,6 +97,18 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         limits.MAX_CONNECTIONS, ge=1, le=1_000_000, description="WebSocket connections at once, from 1 to 1000000"
     )
+    resume_window_s: float = Field(
+        limits.RESUME_WINDOW_MS / 1000,
+        ge=0,
+        le=3600,
+        description="seconds that a session waits for a client that lost its connection, from 0 to 3600",
+    )
+    resume_memory_mib: int = Field(
+        limits.RESUME_INSTANCE_BYTES // 1_048_576,
+        ge=1,
+        le=65_536,
+        description="MiB that all sessions together keep for replays, from 1 to 65536",
+    )
     source: Annotated[tuple[str, ...], BeforeValidator(_sources)] = Field(
         ("simulator",),
         min_length=1,
