@@ -42,9 +42,10 @@ bench-fanout: $(VENV)/.install ## CPU of a message beside a C loop of send()
 bench-footprint: $(VENV)/.install ## memory of an idle connection
 	$(BIN)/python loadtests/footprint.py
 
-faults: $(VENV)/.install ## 100,000 simulated schedules (ARGS="--schedules N --start K" for others), then the ablations
+faults: $(VENV)/.install ## 100,000 simulated schedules (ARGS="--schedules N --start K" for others), ablations, real sockets
 	$(BIN)/python -m loadtests.faults.simulate $(or $(ARGS),--schedules 100000 --start 10000)
 	$(BIN)/python -m loadtests.faults.ablations
+	$(BIN)/python -m loadtests.faults.real --seed 7
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

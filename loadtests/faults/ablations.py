@@ -16,7 +16,6 @@ import msgspec
 
 from loadtests.faults.simulation import simulate
 from tokenwire import queue as client_queue
-from tokenwire import session as client_session
 from tokenwire.backoff import Backoff
 from tokenwire.delivery import Delivery
 from tokenwire.events import Connected, Gap
@@ -180,7 +179,7 @@ def timestamps_follow_the_wall_clock(replace: Patcher) -> None:
     replace(Hub, "_stamp", lambda self, wall: wall)
 
 
-@_ablation(300, "values")
+@_ablation(500, "values")
 def behind_is_forgotten(replace: Patcher) -> None:
     """What changed while nobody could be written to is not made up for."""
 
@@ -343,7 +342,7 @@ def queue_drops_silently(replace: Patcher) -> None:
 
 @_ablation(300, "missed")
 def queue_conflates_uncounted(replace: Patcher) -> None:
-    """What the client's own queue replaces is not added to ``missed``."""
+    """What the client's own queue replaces is not added to `missed`."""
     replace(client_queue, "_newest", lambda older, newer: newer)
 
 
@@ -386,7 +385,8 @@ def backoff_without_a_cap(replace: Patcher) -> None:
 @_ablation(100, "delays")
 def back_at_once_after_overload(replace: Patcher) -> None:
     """Full jitter also after a close for overload or restart."""
-    replace(client_session, "needs_floor", lambda code: False)
+    delay = Backoff.next_delay
+    replace(Backoff, "next_delay", lambda self, **options: delay(self, **{**options, "floor": False}))
 
 
 @_ablation(100, "values", "subscriptions")

@@ -13,20 +13,17 @@ from typing import Final, Self
 from urllib.parse import parse_qs
 
 from loadtests.faults.history import (
-    Began,
     Closed,
     Converged,
-    Delivered,
     Entry,
-    Gapped,
     Opened,
     Overflowed,
-    Retrying,
     Started,
     Stepped,
     Wanted,
     alias,
 )
+from loadtests.faults.observer import entry_of
 from loadtests.faults.plans import CALM, Direction, Plan, Planner
 from loadtests.faults.proxy import FaultProxy
 from loadtests.faults.recorder import SocketRecorder
@@ -34,7 +31,7 @@ from loadtests.faults.tap import TEXT, HandshakeTap, Tap
 from tokenwire import TokenClient
 from tokenwire.config import ClientConfig
 from tokenwire.errors import ConnectionFailedError
-from tokenwire.events import Connected, Event, Gap, Reconnecting, Resumed, Snapshot, Update
+from tokenwire.events import Event
 from tokenwire.states import ConnectionState
 
 __all__ = ["Fleet", "Member", "now_ms"]
@@ -159,19 +156,9 @@ class Member:
         self._state = state
 
     def _take(self, event: Event) -> None:
-        add, now, name = self._fleet.add, now_ms(), self.name
-        if isinstance(event, Update | Snapshot):
-            quote = event.quote
-            add(Delivered(now, name, 0, event.sequence, quote.address, quote.price, quote.version, event.missed,
-                          isinstance(event, Snapshot)))  # fmt: skip
-        elif isinstance(event, Connected):
-            add(Began(now, name, 0, event.connection_id, False, event.reason))
-        elif isinstance(event, Resumed):
-            add(Began(now, name, 0, event.connection_id, True))
-        elif isinstance(event, Gap):
-            add(Gapped(now, name, 0, event.first, event.last, event.cause))
-        elif isinstance(event, Reconnecting):
-            add(Retrying(now, name, 0, event.delay_ms, event.code, event.status))
+        entry = entry_of(event, now_ms(), self.name, 0)
+        if entry is not None:
+            self._fleet.add(entry)
 
 
 class Fleet:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Set
 from typing import Final
 
-from loadtests.faults.history import Delivered, Sent
+from loadtests.faults.history import Checkpointed, Delivered, Sent
 from loadtests.faults.index import Index, Life, Stretch, Violation
 
 __all__ = ["CLIENT_RULES"]
@@ -83,8 +83,8 @@ def complete(index: Index) -> Iterator[Violation]:
             is_last = position + 1 == len(life.stretches)
             until = _end_of(index, life, stretch, is_last)
             later = {event.address for part in life.stretches[position + 1 :] for event in part.delivered}
-            if is_last and life.converged is None and life.overflowed:
-                later |= _waiting(index, stretch)
+            if life.converged is None and life.overflowed:
+                later.update(*(_waiting(index, part) for part in life.stretches[position:]))
             for number, missing in _missing(index, life, stretch, until, newest, later):
                 frame, address, price, may_be_replaced = missing
                 if may_be_replaced:
@@ -141,6 +141,7 @@ def _missing(
     frames = index.first_sent.get(stretch.session or "", {})
     delivered: dict[int, list[Delivered]] = {}
     last_of: dict[str, int] = {}
+    begun: set[str] = set()  # tokens with a value delivered in this session
     for event in stretch.delivered:
         delivered.setdefault(event.sequence, []).append(event)
         last_of[event.address] = event.sequence
@@ -151,14 +152,19 @@ def _missing(
         announced = any(
             gap.first is not None and gap.last is not None and gap.first <= number <= gap.last for gap in stretch.gaps
         )
+        # What was announced lost, and the session's beginning, are followed by current values.
         repairing = any(gap.first is not None and gap.first <= number for gap in stretch.gaps)
         for address, _, price in frame.updates:
             age = index.order.get(address, {}).get(price)
             if any(event.address == address and event.price == price for event in delivered.get(number, ())):
+                begun.add(address)
                 newest[address] = age if age is not None else -1
-            elif repairing and _next_is_snapshot(stretch, address, number):
-                continue  # the gap said that current values follow
-            elif announced or (age is not None and age <= newest.get(address, -1)) or _given_up(life, address, frame.t):
+            elif (
+                announced
+                or (age is not None and age <= newest.get(address, -1))
+                or ((repairing or address not in begun) and _next_is_snapshot(stretch, address, number))
+                or _given_up(life, address, frame.t)
+            ):
                 continue
             elif last_of.get(address, -1) >= number or address in later:
                 yield number, (frame, address, price, True)
@@ -208,11 +214,8 @@ def checkpoint(index: Index) -> Iterator[Violation]:
             before = Stretch(stretch.session, stretch.base, delivered=stretch.delivered[:count],
                              gaps=[gap for gap in stretch.gaps if gap.t <= entry.t])  # fmt: skip
             later = {(event.sequence, event.address) for event in stretch.delivered[count:]}
-            waiting: set[str] = set()  # tokens with a newer value behind the checkpoint, which may have replaced others
-            if life.overflowed:
-                frames = index.first_sent.get(stretch.session or "", {})
-                behind = (frames[number] for number in range(entry.sequence + 1, max(frames, default=0) + 1))
-                waiting = {address for frame in behind for address, _, _ in frame.updates}
+            # Tokens with a newer value behind the checkpoint, which may have replaced others in the queue.
+            waiting = _behind(index, life, entry) if life.overflowed else set()
             for number, missing in _missing(index, life, before, entry.sequence, index.newest_before(life, stretch, 0)):
                 if (number, missing[1]) in later:
                     text = f"covers {missing[1]}, which was delivered only later"
@@ -220,6 +223,19 @@ def checkpoint(index: Index) -> Iterator[Violation]:
                 elif not missing[3] and missing[1] not in waiting:
                     text = f"covers {missing[1]} at {missing[2]}, which was never delivered"
                     yield _of("checkpoint", life, stretch, (number, entry.sequence), text, entry.t)
+
+
+def _behind(index: Index, life: Life, entry: Checkpointed) -> set[str]:
+    """Tokens of which the client was sent something after the checkpoint's number, in its session or a later one."""
+    begun = min((frame.t for frame in index.by_session.get(entry.session or "", ())), default=0)
+    return {
+        address
+        for session, frames in index.by_session.items()
+        for frame in frames
+        if frame.client == life.client and begun < frame.t <= entry.t
+        if session != entry.session or frame.sequence > entry.sequence
+        for address, _, _ in frame.updates
+    }
 
 
 def rising(index: Index) -> Iterator[Violation]:

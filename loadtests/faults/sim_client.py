@@ -10,19 +10,16 @@ import msgspec
 
 from loadtests.faults.engine import Scheduler
 from loadtests.faults.history import (
-    Began,
     Checkpointed,
-    Delivered,
     Entry,
-    Gapped,
     Overflowed,
-    Retrying,
     Started,
     Stepped,
     Stopped,
     Wanted,
     alias,
 )
+from loadtests.faults.observer import entry_of
 from loadtests.faults.setup import ClientSetup, Setup
 from loadtests.faults.sim_server import WALL_MS
 from loadtests.faults.sim_socket import SimSocket
@@ -30,7 +27,7 @@ from loadtests.faults.tap import CLOSE, PING, TEXT, WireMessage
 from tokenwire.actions import Close, Connect, Ping, Send
 from tokenwire.checkpoint import Checkpoint
 from tokenwire.config import ClientConfig
-from tokenwire.events import Connected, Error, Event, Gap, Reconnecting, Resumed, Snapshot, Stale, Update
+from tokenwire.events import Error, Event, Gap, Reconnecting, Stale
 from tokenwire.session import ClientSession
 from tokenwire.states import ConnectionState
 from tokenwire_server.core.grants import Offer
@@ -229,23 +226,13 @@ class SimClient:
         self.settle()
 
     def _take(self, event: Event) -> None:
-        now, name, run = self._scheduler.now, self.name, self.run
-        if isinstance(event, Update | Snapshot):
-            quote = event.quote
-            self._add(Delivered(now, name, run, event.sequence, quote.address, quote.price, quote.version,
-                                event.missed, isinstance(event, Snapshot)))  # fmt: skip
-        elif isinstance(event, Connected):
-            self._is_damaged = False
-            self._add(Began(now, name, run, event.connection_id, False, event.reason))
-        elif isinstance(event, Resumed):
-            self._add(Began(now, name, run, event.connection_id, True))
-        elif isinstance(event, Gap):
+        asked = isinstance(event, Reconnecting) and event.status is not None and self._retry_after
+        retry_after = self._retry_after.popleft() if asked else None
+        entry = entry_of(event, self._scheduler.now, self.name, self.run, retry_after)
+        if entry is not None:
+            self._add(entry)
+        if isinstance(event, Gap):
             self.totals["gaps"] += 1
-            self._add(Gapped(now, name, run, event.first, event.last, event.cause))
-        elif isinstance(event, Reconnecting):
-            self.totals["watchdog"] += event.cause.startswith("nothing received")
-            retry_after = self._retry_after.popleft() if event.status is not None and self._retry_after else None
-            self._add(Retrying(now, name, run, event.delay_ms, event.code, event.status, retry_after))
         elif isinstance(event, Error):
             self.totals[f"error_{event.code}"] += 1
         elif isinstance(event, Stale):
