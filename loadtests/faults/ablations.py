@@ -213,8 +213,8 @@ def known_is_off_by_one(replace: Patcher) -> None:
 def every_drops_silently(replace: Patcher) -> None:
     """A full queue of single versions loses some and says nothing."""
 
-    def drop(self: Upstream, session: Session, changes: Any, *, lost: bool) -> None:
-        session.push_stream(changes[: len(changes) // 2 + 1])
+    def drop(self: Upstream, session: Session, items: Any, octets: int, *, lost: bool) -> None:
+        session.push_stream(items[: len(items) // 2 + 1], octets)
         if session.link is not None:
             self._ready[session.link] = None
 

@@ -233,6 +233,8 @@ class SimClient:
             self._add(entry)
         if isinstance(event, Gap):
             self.totals["gaps"] += 1
+        elif isinstance(event, Reconnecting):
+            self.totals["watchdog"] += event.cause.startswith("nothing received")
         elif isinstance(event, Error):
             self.totals[f"error_{event.code}"] += 1
         elif isinstance(event, Stale):

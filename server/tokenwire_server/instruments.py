@@ -37,6 +37,8 @@ def _connections(metrics: Metrics, endpoint: Endpoint) -> None:
         counts = dict.fromkeys((LinkState.CONNECTED, LinkState.REJECTED, LinkState.CLOSING), 0)
         for link in hub.links:
             counts[link.state] += 1
+        for link in hub.parting:
+            counts[link.state] += 1
         counts[LinkState.REJECTED] += hub.rejected
         return [(count, {"state": state.value}) for state, count in counts.items()]
 
@@ -61,7 +63,7 @@ def _connections(metrics: Metrics, endpoint: Endpoint) -> None:
     )
     metrics.observe(
         "subscriptions",
-        description="Tokens subscribed to, summed over connections.",
+        description="Tokens subscribed to, summed over sessions, those that wait for their client among them.",
         kind=Kind.GAUGE,
         read=lambda: [(hub.sets.subscriptions, {})],
     )

@@ -184,9 +184,10 @@ def test_of_two_racing_attempts_the_later_one_wins_whichever_arrives_first(bench
     loser = Client(bench, offer=bench_offer(secret, client.last, 2))
     assert loser.read() == []
     assert loser.closed_with == 4500
-    assert bench.hub.rejected == 1
+    assert bench.hub.rejected == 0, "it takes no place of those who are told that the instance is full"
+    assert list(bench.hub.parting) == [loser.link]
     bench.hub.disconnect(loser.link)
-    assert bench.hub.rejected == 0
+    assert not bench.hub.parting
     bench.pass_time(5_000)
     late, data = back(bench, secret, client.last, attempt=2)
     assert data["resumed"] is True, "a winner over 5 s old is taken over by whoever comes"
@@ -318,9 +319,8 @@ def test_a_replay_of_what_is_not_kept_is_a_gap_and_then_values(bench: Bench) -> 
     for _ in range(4):
         bench.change("token0")
         bench.tick()
-    kept = client.read()
+    client.read()
     top = client.last
-    bench.hub.make_room()
     session = client.link.session
     assert session.ring is not None
     session.ring.clear(top - 2)
@@ -332,7 +332,6 @@ def test_a_replay_of_what_is_not_kept_is_a_gap_and_then_values(bench: Bench) -> 
     gap = messages[0]["data"]
     assert (gap["from"], gap["repair"], gap["cause"]) == (2, "snapshot", "evicted")
     assert updates(messages[-2:]) == [("token0", 5), ("token1", 1)]
-    assert kept
 
 
 def test_no_number_is_assigned_during_a_replay(bench: Bench) -> None:
@@ -439,7 +438,7 @@ def test_a_shared_run_is_counted_once(bench: Bench) -> None:
     bench.change("token0")
     bench.tick()
     alone = bench.hub.ledger.octets - before
-    assert alone < 600, "ten rings hold one payload"
+    assert alone < 10 * 100 + 400, "ten rings hold an entry each, and one payload"
     for client in clients:
         client.read()
         client.send({"type": "ack", "data": {"sequence": client.last}})

@@ -207,3 +207,20 @@ def test_a_gap_on_request_is_repaired_behind_what_waits(bench: Bench) -> None:
     client.send({"type": "replay", "data": {"from": 1, "to": client.last}})
     flush(bench)
     assert versions(client.read()) == [("token0", 2), ("token0", 3), ("token0", 4), ("token0", 4)]
+
+
+def test_what_was_taken_early_is_not_left_out_later(bench: Bench) -> None:
+    """A subscribe takes the log's beginning; that must not count against the next log."""
+    client, _ = ask(bench)
+    client.subscribe("token0")
+    other, _ = ask(bench)
+    other.subscribe("token1", "token2")
+    bench.change("token1", 3)
+    client.subscribe("token0")
+    flush(bench)  # nothing of this log is for the client
+    client.read()
+    for _ in range(3):
+        bench.change("token0")
+        bench.change("token1")
+        flush(bench)
+    assert versions(client.read()) == [("token0", 2), ("token0", 3), ("token0", 4)]

@@ -74,21 +74,26 @@ class Change(NamedTuple):
     payload: bytes
     detailed: bytes
 
+    def data(self, details: bool) -> bytes:
+        """The form that a session gets."""
+        return self.detailed if details else self.payload
+
 
 class Board:
     """All rows, and which of them changed since the last tick.
 
     ``stream`` logs every single change of rows that a session with ``delivery=every`` holds, until the hub takes
-    it; ``torn`` are rows of which a change did not fit into it.
+    it; ``torn`` are rows of which a change did not fit into it. ``logged`` counts all changes that were ever logged.
     """
 
-    __slots__ = ("_by_address", "_changed", "_stream_bytes", "rows", "stream", "tick", "torn")
+    __slots__ = ("_by_address", "_changed", "_stream_bytes", "logged", "rows", "stream", "tick", "torn")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.tick = 0
         self.stream: list[Change] = []
         self.torn: set[Row] = set()
+        self.logged = 0
         self._stream_bytes = 0
         self._by_address: dict[str, Row] = {}
         self._changed: list[Row] = []
@@ -136,3 +141,4 @@ class Board:
             self.torn.add(row)
         else:
             self.stream.append(change)
+            self.logged += 1

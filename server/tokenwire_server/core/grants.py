@@ -19,7 +19,7 @@ class Capability(StrEnum):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """A client's wishes. Unknown capabilities are ignored.
+    """A client's wishes: of the capabilities those that are known.
 
     ``session`` is the secret of the session to resume, ``position`` the last number received in order (None when
     missing or no number), ``attempt`` rises with every try of one client.

@@ -95,7 +95,7 @@ class Hub(Requests):
                 row.sent_version = row.value.version
                 continue
             try:
-                row.payload()
+                row.payload(details=True)  # the plain form among it
             except Exception:  # a defect of the token's writer
                 self.stats.bad_rows += 1
             else:
@@ -111,7 +111,7 @@ class Hub(Requests):
     def pump(self, link: Link, wall: int) -> bytes:
         """Bytes to write to ``link`` now; call again after writing them until there are none."""
         if link.session.format.every and link.session.replay is not None:
-            self.flush_stream()
+            link.session.catch_up(self.board)
         self._ready.pop(link, None)
         data = link.drain(self.board, self._stamp(wall), self.stats)
         if data:
@@ -139,7 +139,7 @@ class Hub(Requests):
         """The socket takes bytes again."""
         link.writable = True
         link.stalled_ms = None
-        if link.stall_warning:
+        if link.stall_warning and link.close_with is None:
             link.stall_warning = False
             self._error(link, ErrorCode.SLOW_CONSUMER, CATALOGUE[ErrorCode.SLOW_CONSUMER].meaning)
         self._ready[link] = None
@@ -181,7 +181,7 @@ class Hub(Requests):
         if now - link.last_sent_ms >= self.config.heartbeat_ms:
             link.sent_ms = now
             self.stats.heartbeats += 1
-            self._enqueue(link, _HEARTBEAT, heartbeat_data(link.session.waits()), numbered=False)
+            self._enqueue(link, _HEARTBEAT, heartbeat_data(link.session.tokens_due(self.board)), numbered=False)
 
     @property
     def ping(self) -> bytes:

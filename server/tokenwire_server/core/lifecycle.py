@@ -13,7 +13,7 @@ from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode, may_reconnect
 from tokenwire_schemas.errors import CATALOGUE, ErrorCode
 from tokenwire_server.core.board import Board, Change, Row
-from tokenwire_server.core.grants import Grants, Offer, grant
+from tokenwire_server.core.grants import NOTHING, Grants, Offer, grant
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.registry import Registry
 from tokenwire_server.core.replies import Reason, Status, error_data, farewell_data, greeting_data
@@ -21,7 +21,7 @@ from tokenwire_server.core.ring import Ledger, Ring
 from tokenwire_server.core.session import Session
 from tokenwire_server.core.states import LinkState, check_step
 from tokenwire_server.core.stats import HubStats
-from tokenwire_server.core.tokensets import TokenSets
+from tokenwire_server.core.tokensets import TokenSet, TokenSets
 from tokenwire_server.core.wheel import Wheel
 from tokenwire_server.core.wire import Deflater, Encoder, Zstd
 
@@ -69,6 +69,7 @@ class Lifecycle:
         self.registry = Registry()
         self.links: dict[Link, None] = {}
         self.rejected = 0
+        self.parting: dict[Link, None] = {}  # sockets that lost their session to another one
         self.held_bytes = 0  # of unfinished messages
         self.streaming = 0  # sessions that get every version
         self.draining = False
@@ -98,12 +99,14 @@ class Lifecycle:
         link.ping_due_ms = now + self.config.heartbeat_ms
         self._touch_timer(link, now)
         grants = grant(link.offer)
-        former = self._former_session(link, grants)
+        offer = link.offer
+        former = self._former_session(offer, grants)
         holder = None if former is None else former.link
+        link.offer = NOTHING  # answered; what it held is not needed any more
         if holder is not None and self._loses_race(link, holder, now):
             self.stats.resume("lost_race")
-            self._reject(link)
-            self.close(link, CloseCode.SUPERSEDED, "a later attempt has the session", now)
+            self._step(link, LinkState.REJECTED)
+            self._see_off(link, "a later attempt has the session", now)
             return False
         if len(self.links) - (holder in self.links) >= self.config.max_connections:
             self._reject(link)
@@ -114,17 +117,16 @@ class Lifecycle:
         link.has_heartbeat = grants.heartbeat
         if holder is not None:
             self._supersede(holder, now)
-        self._begin(link, grants, former)
+        self._begin(link, offer, grants, former)
         self._ready[link] = None
         return True
 
-    def _former_session(self, link: Link, grants: Grants) -> Session | None:
-        secret = link.offer.session
-        return self.registry.find(secret) if secret is not None and grants.resume else None
+    def _former_session(self, offer: Offer, grants: Grants) -> Session | None:
+        return self.registry.find(offer.session) if offer.session is not None and grants.resume else None
 
     def _loses_race(self, link: Link, holder: Link, now: int) -> bool:
         """Of two tries under way at once the one that began later wins, whichever arrives first."""
-        return now - holder.opened_ms < limits.RESUME_RACE_MS and link.offer.attempt < holder.offer.attempt
+        return now - holder.opened_ms < limits.RESUME_RACE_MS and link.attempt < holder.attempt
 
     def _supersede(self, holder: Link, now: int) -> None:
         """Its client is here again: the old socket gives up its slot and its session at once."""
@@ -132,12 +134,17 @@ class Lifecycle:
         holder.drop_session()
         self.links.pop(holder, None)
         self._ready.pop(holder, None)
-        if holder.close_with is None and holder.state is LinkState.CONNECTED:
-            self.close(holder, CloseCode.SUPERSEDED, "another socket took over the session", now)
+        self._see_off(holder, "another socket took over the session", now)
 
-    def _begin(self, link: Link, grants: Grants, former: Session | None) -> None:
+    def _see_off(self, link: Link, reason: str, now: int) -> None:
+        """Close a socket that has no session and no slot. Of more than 50 such the oldest is cut at once."""
+        self.close(link, CloseCode.SUPERSEDED, reason, now)
+        self.parting[link] = None
+        if len(self.parting) > limits.MAX_REJECTED_SOCKETS:
+            next(iter(self.parting)).socket.abort()
+
+    def _begin(self, link: Link, offer: Offer, grants: Grants, former: Session | None) -> None:
         """Go on with the ``former`` session if that is possible, or start a new one."""
-        offer = link.offer
         if former is None:
             reason: Reason | None = "unknown_session" if offer.session is not None and grants.resume else None
             self._start(link, grants, reason, ())
@@ -155,6 +162,7 @@ class Lifecycle:
         else:
             self.stats.resume("resumed")
             self.registry.attach(former)
+            self._charge(former, 0)
             former.grants = grants
             link.carry(former)
             former.resume(position, self._greeting(link, former, replay_from=position + 1, reason=None))
@@ -173,9 +181,8 @@ class Lifecycle:
                 self.registry.add(session)
                 self.streaming += grants.every
         if rows:
-            if grants.every:
-                self.flush_stream()
             self.sets.enter(session, rows)
+            session.stream_seen = self.board.logged  # the newest values follow, so nothing older may
         session.enqueue(_CONNECTION, self._greeting(link, session, replay_from=None, reason=reason))
         if reason is not None:
             self.stats.resume(reason)
@@ -202,32 +209,53 @@ class Lifecycle:
         )
 
     def flush_stream(self) -> None:
-        """Queue what changed since the last flush for the sessions that get every version, and have them pumped.
-
-        Whoever is to get newest values besides is flushed before: an older version must not come after them.
-        """
+        """Queue what changed since the last flush for the sessions that get every version, and have them pumped."""
         changes, torn = self.board.take_stream()
         if not changes and not torn:
             return
+        by_row: dict[Row, list[tuple[int, Change]]] = {row: [] for row in torn}
+        for index, change in enumerate(changes):
+            by_row.setdefault(change.row, []).append((index, change))
         for tokens in self.sets.occupied():
-            if not tokens.streams:
-                continue
-            lost = any(row in tokens for row in torn)
-            theirs = [change for change in changes if change.row in tokens]
-            if theirs or lost:
-                for session in list(tokens.streams):
-                    self._stream_to(session, theirs, lost=lost)
+            if tokens.streams:
+                self._flush_to(tokens, changes, by_row, torn)
 
-    def _stream_to(self, session: Session, changes: list[Change], *, lost: bool) -> None:
-        fits = session.push_stream(changes)
+    def _flush_to(
+        self, tokens: TokenSet, changes: list[Change], by_row: dict[Row, list[tuple[int, Change]]], torn: set[Row]
+    ) -> None:
+        """One set, found by its rows: most changes are of others."""
+        touched = [row for row in tokens.rows if row in by_row]
+        if not touched:
+            return
+        lost = any(row in torn for row in touched)
+        queues: dict[bool, tuple[list[tuple[Row, bytes]], int]] = {}
+        for session in list(tokens.streams):
+            details = session.format.details
+            seen = session.seen_of(self.board, changes)
+            if seen:  # it took the beginning of the log before
+                theirs = [change for change in changes[seen:] if change.row in tokens]
+                items = [(change.row, change.data(details)) for change in theirs]
+                octets = sum(len(payload) for _, payload in items)
+            else:
+                if details not in queues:
+                    theirs = [change for _, change in sorted(entry for row in touched for entry in by_row[row])]
+                    items = [(change.row, change.data(details)) for change in theirs]
+                    queues[details] = items, sum(len(payload) for _, payload in items)
+                items, octets = queues[details]
+            self._stream_to(session, items, octets, lost=lost)
+
+    def _stream_to(self, session: Session, items: list[tuple[Row, bytes]], octets: int, *, lost: bool) -> None:
+        fits = session.push_stream(items, octets)
         link = session.link
-        if fits and not lost:
-            if link is not None:
-                self._ready[link] = None
-        elif link is None:
-            self._evict(session, "overflow")
+        if not fits or lost:
+            if link is None:
+                self._evict(session, "overflow")
+            else:
+                self.close(link, CloseCode.SESSION_LOST, "more versions than can be queued", self._now)
+        elif link is not None:
+            self._ready[link] = None
         else:
-            self.close(link, CloseCode.SESSION_LOST, "more versions than can be queued", self._now)
+            self._charge(session, session.queued_bytes)
 
     # --- the end of a link -----------------------------------------------------------------------------------
 
@@ -236,6 +264,7 @@ class Lifecycle:
         if link.state is LinkState.CLOSED:
             return
         self.links.pop(link, None)
+        self.parting.pop(link, None)
         if link.is_rejected:
             self.rejected -= 1
         self._step(link, LinkState.CLOSED)
@@ -276,6 +305,8 @@ class Lifecycle:
         if link.close_with is not None or link.state in (LinkState.CLOSING, LinkState.CLOSED):
             return
         link.close_with = (code, reason)
+        if link.session.replay is not None and not self._keeps(link.session, code):
+            link.session.outbox = None  # no number is given in the middle of a replay, and there will be no other time
         link.close_due_ms = now + self.config.close_timeout_ms
         if self._keeps(link.session, code):
             link.session.fall_behind(self.board)
@@ -302,6 +333,7 @@ class Lifecycle:
         """Nothing more is delivered, and nobody can resume it. Queued replies may still be said."""
         self.registry.remove(session)
         self.sets.leave(session)
+        self._charge(session, 0)
         if session.ring is not None:
             session.ring.clear(session.sequence)
             session.ring = None
@@ -326,11 +358,10 @@ class Lifecycle:
             return
         while self.ledger.octets > limit and self.registry.detached:
             self._evict_oldest("memory")
-        for session in self.registry:
-            if self.ledger.octets <= limit:
-                break
-            if session.ring is not None:
-                session.ring.clear(session.sequence)
+        rings = [session.ring for session in self.registry if session.ring is not None]
+        while self.ledger.octets > limit and any(ring.octets for ring in rings):
+            rings.sort(key=lambda ring: ring.octets, reverse=True)
+            rings[0].halve()
 
     def _evict_oldest(self, cause: str) -> None:
         session = self.registry.oldest()
@@ -352,6 +383,14 @@ class Lifecycle:
         session.fall_behind(self.board)
         link.drop_session()
         self.registry.detach(session, self._now)
+        self._charge(session, session.queued_bytes)
+        if session.outbox_bytes > limits.MAX_OUTBOX_BYTES:
+            self._evict(session, "replies")
+
+    def _charge(self, session: Session, octets: int) -> None:
+        """Count the queues of a session without a socket; with one they are bounded by its rate and its buffer."""
+        self.ledger.octets += octets - session.charged
+        session.charged = octets
 
     @staticmethod
     def _keeps(session: Session, code: int) -> bool:

@@ -48,9 +48,12 @@ class Limiter:
         """Account for ``messages`` more, already accepted; they delay the next ones."""
         self._messages -= messages * _SCALE
 
-    def refund(self) -> None:
-        """The message accepted last counts as a control frame instead."""
-        self._messages += _SCALE
+    def may_read(self, now_ms: int, *, small: bool) -> bool:
+        """Whether a message may be looked at: within the rate, or so small that it may be an ack or a ping, which
+        have the rate of control frames. What it is accounted for is told by :meth:`message` or :meth:`control`."""
+        messages = self._messages + (now_ms - self._messages_ms) * limits.INBOUND_RATE_PER_S
+        control = self._control + (now_ms - self._control_ms) * limits.INBOUND_CONTROL_RATE_PER_S
+        return messages >= _SCALE or (small and control >= _SCALE)
 
     def control(self, now_ms: int) -> Verdict:
         """Account for one ping, pong or ack."""

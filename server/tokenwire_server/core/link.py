@@ -44,14 +44,14 @@ _GONE = _Gone()
 class Link:
     """One socket. Times are monotonic milliseconds; ``slot`` is its entry in the timer wheel.
 
-    ``encoder`` is how messages to it are compressed, ``offer`` what its client asked for. ``session`` is replaced
-    when another socket takes the session over.
+    ``encoder`` is how messages to it are compressed, ``offer`` what its client asked for (until that is answered).
+    ``session`` is replaced when another socket takes the session over.
     """
 
-    __slots__ = ("close_due_ms", "close_with", "connection_id", "encoder", "gap_warned", "has_heartbeat",
-                 "held_bytes", "inbound_next", "is_rejected", "last_byte_ms", "limiter", "message_due_ms", "offer",
-                 "opened_ms", "ping_due_ms", "sent_ms", "session", "slot", "socket", "stall_bytes", "stall_warning",
-                 "stalled_ms", "state", "writable")  # fmt: skip
+    __slots__ = ("ack_warned_ms", "attempt", "close_due_ms", "close_with", "connection_id", "encoder",
+                 "gap_warned", "has_heartbeat", "held_bytes", "inbound_next", "is_rejected", "last_byte_ms",
+                 "limiter", "message_due_ms", "offer", "opened_ms", "ping_due_ms", "sent", "sent_ms", "session",
+                 "slot", "socket", "stall_bytes", "stall_warning", "stalled_ms", "state", "writable")  # fmt: skip
 
     def __init__(
         self, socket: Socket, connection_id: str, encoder: Encoder | None, now_ms: int, offer: Offer = NOTHING
@@ -60,6 +60,8 @@ class Link:
         self.connection_id = connection_id
         self.encoder = encoder
         self.offer = offer
+        self.attempt = offer.attempt
+        self.sent = 0  # the last number, once the session is parted from
         self.session = Session()
         self.session.attach(self)
         self.state = LinkState.CONNECTING
@@ -78,6 +80,7 @@ class Link:
         self.limiter: Limiter | None = None
         self.inbound_next: int | None = None  # the client's own next sequence, once it gave one
         self.gap_warned = False
+        self.ack_warned_ms: int | None = None
         self.stall_warning = False  # due when the socket moves again
         self.held_bytes = 0  # of an unfinished message …
         self.message_due_ms: int | None = None  # … and when it must be complete
@@ -110,6 +113,7 @@ class Link:
         """Another link has the session, or nobody: nothing more is delivered here."""
         if self.session.link is self:
             self.session.detach()
+        self.sent = self.session.sequence
         self.session = Session()
 
     def drain(self, board: Board, timestamp: int, stats: Drained) -> bytes:

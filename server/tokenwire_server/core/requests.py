@@ -34,54 +34,62 @@ class Requests(Upstream, Lifecycle):
 
     _directory: Directory
 
-    def admit(self, link: Link, now: int) -> bool:
-        """A message is about to be read; whether it may be, by the client's rate."""
+    def admit(self, link: Link, now: int, *, small: bool = False) -> bool:
+        """A message is about to be read; whether it may be, by the client's rate. ``small``: it may be an ack."""
         if link.state is not LinkState.CONNECTED or link.close_with is not None:
             return False
         self.stats.messages_in += 1
         if link.limiter is None:
             link.limiter = Limiter(now)
-        return self._admit(link, link.limiter.message(now), now)
+        return link.limiter.may_read(now, small=small) or self._admit(link, link.limiter.message(now), now)
 
     def receive(self, link: Link, text: str, now: int) -> None:
         """One text message that was admitted. A long one counts as several, so that size is no way round the rate."""
         limiter = link.limiter
         if link.state is not LinkState.CONNECTED or link.close_with is not None or limiter is None:
             return
-        if link.session.is_full:
-            self.stats.error(ErrorCode.SLOW_CONSUMER)
-            self.close(link, CloseCode.SLOW_CONSUMER, ErrorCode.SLOW_CONSUMER, now)
-            return
-        limiter.charge(len(text) // limits.INBOUND_SHARE_BYTES)
-        grants = link.session.grants
+        session = link.session
         try:
             message = decode_client_message(text)
-            request = check_request(message, resume=grants.resume, details=grants.details)
+            request = check_request(message, resume=session.grants.resume, details=session.grants.details)
         except (CodecError, RequestError) as error:
-            self._refuse(link, limiter, error.code, str(error), now)
+            if self._account(link, limiter, len(text), now):
+                self._refuse(link, limiter, error.code, str(error), now)
+            return
+        if isinstance(request, AckRequest | PingRequest):  # they have the ceiling of control frames
+            limiter.charge(len(text) // limits.INBOUND_SHARE_BYTES)
+            accepted = self._admit(link, limiter.control(now), now)
+        else:
+            accepted = self._account(link, limiter, len(text), now)
+        if not accepted:
             return
         if request.sequence is not None:
             self._check_sequence(link, request.sequence)
-        if isinstance(request, SubscriptionRequest):
-            self._subscription(link, request)
-            return
-        if not isinstance(request, ReplayRequest):  # acks and pings have the ceiling of control frames
-            limiter.refund()
-            if not self._admit(link, limiter.control(now), now):
-                return
         if isinstance(request, AckRequest):
-            self._ack(link, request)
+            self._ack(link, request, now)
+        elif session.is_full:
+            self.stats.error(ErrorCode.SLOW_CONSUMER)
+            self.close(link, CloseCode.SLOW_CONSUMER, ErrorCode.SLOW_CONSUMER, now)
+        elif isinstance(request, SubscriptionRequest):
+            self._subscription(link, request)
         elif isinstance(request, PingRequest):
             self.stats.heartbeats += 1
-            data = heartbeat_data(link.session.waits(), request.echo)
+            data = heartbeat_data(session.tokens_due(self.board), request.echo)
             self._enqueue(link, _HEARTBEAT, data, numbered=False)
         else:
             self._replay(link, request)
 
+    def _account(self, link: Link, limiter: Limiter, length: int, now: int) -> bool:
+        """Charge a message for its size; False if it is dropped after all."""
+        accepted = self._admit(link, limiter.message(now), now)
+        if accepted:
+            limiter.charge(length // limits.INBOUND_SHARE_BYTES)
+        return accepted
+
     def _subscription(self, link: Link, request: SubscriptionRequest) -> None:
         session = link.session
         if session.format.every:  # what changed before is not for tokens that are subscribed only now
-            self.flush_stream()
+            session.catch_up(self.board)
         replies, refusals = apply_request(
             request, session, self.board, self._directory, self.sets, self.config.max_subscriptions, self.stream
         )
@@ -94,9 +102,12 @@ class Requests(Upstream, Lifecycle):
         self._warn_if_stale(session)
         self._ready[link] = None
 
-    def _ack(self, link: Link, request: AckRequest) -> None:
+    def _ack(self, link: Link, request: AckRequest, now: int) -> None:
         session = link.session
         if request.number > session.sequence:
+            if link.ack_warned_ms is not None and now - link.ack_warned_ms < limits.RATE_NOTICE_INTERVAL_MS:
+                return
+            link.ack_warned_ms = now
             text = f"{request.number} was never sent; the last number is {session.sequence}"
             self._error(link, ErrorCode.ACK_OUT_OF_RANGE, text)
         elif session.ring is not None:
@@ -106,7 +117,7 @@ class Requests(Upstream, Lifecycle):
     def _replay(self, link: Link, request: ReplayRequest) -> None:
         session = link.session
         ring = session.ring
-        if session.replay is not None or ring is None:
+        if session.replay is not None or session.preface is not None or ring is None:
             self._error(link, ErrorCode.REPLAY_UNAVAILABLE, "a replay is under way; wait for its end")
             return
         if request.last > session.sequence:
@@ -114,8 +125,10 @@ class Requests(Upstream, Lifecycle):
             self._error(link, ErrorCode.REPLAY_UNAVAILABLE, text)
             return
         self.stats.replays += 1
+        if link.limiter is not None:  # what it makes the server send counts as much as sending it
+            link.limiter.charge(ring.octets_between(request.first, request.last) // limits.INBOUND_SHARE_BYTES)
         if session.format.every:
-            self.flush_stream()
+            session.catch_up(self.board)
         first = max(request.first, ring.floor + 1)
         if request.first < first:
             last = min(request.last, ring.floor)

@@ -15,6 +15,7 @@ BATCH_CLOSE: Final = b"]}"
 
 _RUN_BYTES: Final = 200  # what a run takes besides its payloads
 _REFERENCE_BYTES: Final = 8
+_ENTRY_BYTES: Final = 100  # a ring's entry for a run
 
 
 def batch_data(payloads: Sequence[bytes]) -> bytes:
@@ -23,13 +24,25 @@ def batch_data(payloads: Sequence[bytes]) -> bytes:
 
 
 class Shared:
-    """The payloads of one tick, counted once however many runs refer to them."""
+    """The payloads of one tick. However many runs refer to them they are counted once, and never for more than the
+    runs that are held refer to: ``charged`` is the smaller of all payloads and those runs' sizes."""
 
-    __slots__ = ("holders", "octets")
+    __slots__ = ("_held", "_octets")
 
     def __init__(self, octets: int) -> None:
-        self.octets = octets
-        self.holders = 0  # runs that a ring holds
+        self._octets = octets
+        self._held = 0  # summed over runs that a ring holds
+
+    def change(self, octets: int) -> int:
+        """A run of so many bytes is held (or, negative, no longer); how much more memory that is."""
+        before = self.charged
+        self._held += octets
+        return self.charged - before
+
+    @property
+    def charged(self) -> int:
+        """What the payloads take, as far as it can be known without looking at each."""
+        return min(self._held, self._octets)
 
 
 class Run:
@@ -56,37 +69,33 @@ class Run:
 
 
 class Ledger:
-    """What all rings together keep alive."""
+    """What all sessions together keep for clients that may come back."""
 
     __slots__ = ("frames", "octets")
 
     def __init__(self) -> None:
-        self.frames = 0  # summed over sessions
-        self.octets = 0  # distinct
+        self.frames = 0  # to be replayed, summed over sessions
+        self.octets = 0  # of memory: what is shared counts once
 
     def hold(self, run: Run) -> None:
         """One more ring has ``run``."""
         if not run.holders:
             self.octets += run.own_octets
-            shared = run.shared
-            if shared is not None:
-                if not shared.holders:
-                    self.octets += shared.octets
-                shared.holders += 1
+            if run.shared is not None:
+                self.octets += run.shared.change(run.octets)
         run.holders += 1
         self.frames += run.count
+        self.octets += _ENTRY_BYTES
 
     def release(self, run: Run) -> None:
         """One ring less."""
         run.holders -= 1
         self.frames -= run.count
+        self.octets -= _ENTRY_BYTES
         if not run.holders:
             self.octets -= run.own_octets
-            shared = run.shared
-            if shared is not None:
-                shared.holders -= 1
-                if not shared.holders:
-                    self.octets -= shared.octets
+            if run.shared is not None:
+                self.octets += run.shared.change(-run.octets)
 
 
 class Ring:
@@ -112,16 +121,43 @@ class Ring:
         self._entries.append((first, run))
         self.octets += run.octets
         last = first + run.count - 1
-        while self.octets > self._max_bytes or last - self.floor > self._max_frames:
+        if self.octets > self._max_bytes or last - self.floor > self._max_frames:
+            self._trim(last)
+
+    def _trim(self, last: int) -> None:
+        entries = self._entries
+        while self.octets > self._max_bytes and len(entries) > 1:
+            self._drop()
+        floor = last - self._max_frames
+        if self.octets > self._max_bytes:  # one run alone is too much: its end is kept
+            run, kept = entries[0][1], 0
+            for index in range(run.count - 1, -1, -1):
+                kept += len(run.payloads[index]) if not run.is_batch else run.octets
+                if kept > self._max_bytes:
+                    floor = max(floor, entries[0][0] + index)
+                    break
+        self._raise_floor(floor)
+
+    def _raise_floor(self, floor: int) -> None:
+        """Give up what is not above ``floor``; a run may be given up in part."""
+        self.floor = max(self.floor, floor)
+        entries = self._entries
+        while entries and entries[0][0] + entries[0][1].count - 1 <= self.floor:
             self._drop()
 
     def ack(self, number: int) -> None:
         """The client has everything up to ``number``; it will not be asked for again."""
         self.acked = max(self.acked, number)
-        self.floor = max(self.floor, number)
-        entries = self._entries
-        while entries and entries[0][0] + entries[0][1].count - 1 <= number:
+        self._raise_floor(number)
+
+    def halve(self) -> None:
+        """Give up the older half of what is kept, at least one run."""
+        for _ in range((len(self._entries) + 1) // 2):
             self._drop()
+
+    def octets_between(self, first: int, last: int) -> int:
+        """The size of the kept runs that have a number from ``first`` to ``last``."""
+        return sum(run.octets for start, run in self._entries if start <= last and start + run.count > first)
 
     def clear(self, high_water: int) -> None:
         """Give up everything; ``high_water`` is the last number sent."""

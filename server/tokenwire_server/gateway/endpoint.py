@@ -89,7 +89,7 @@ class Endpoint:
         patience = self._loop.time() + hub.config.close_timeout_ms / 1000
         while (hub.links or hub.rejected) and self._loop.time() < patience and not hurry():
             await asyncio.sleep(_DRAIN_STEP_S)
-        for link in list(hub.links):
+        for link in (*hub.links, *hub.parting):
             link.socket.abort()
 
     # --- called by connections -------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class Endpoint:
 
     def lost(self, link: Link, error: Exception | None) -> None:
         """The socket of ``link`` is gone."""
-        fields: dict[str, object] = {"sent": link.session.sequence}
+        fields: dict[str, object] = {"sent": link.session.sequence or link.sent}
         self.hub.disconnect(link)
         if link.close_with is not None:
             fields["code"] = link.close_with[0]
@@ -144,7 +144,12 @@ class Endpoint:
         begin_ns = time.perf_counter_ns()
         try:
             for write, data in self.hub.tick(self.now(), self._wall_ms()):
-                write(data)
+                try:
+                    write(data)
+                except Exception as error:  # numbers were taken for frames that this client does not get
+                    self.defects += 1
+                    _log.error("writing failed", exc_info=error)
+                    write.__self__.abort()  # type: ignore[attr-defined]
         except Exception as error:  # a defect, which must not be the last tick of everybody
             self.defects += 1
             _log.error("tick failed", exc_info=error)
@@ -171,14 +176,15 @@ class Endpoint:
         self._flush_handle = None
         try:
             hub.flush_stream()
-            self._pump_ready()
+            self.pump_ready()
         except Exception as error:  # as above
             self.defects += 1
             _log.error("flush failed", exc_info=error)
         if hub.streaming:
             self._flush_handle = self._loop.call_later(STREAM_FLUSH_MS / 1000, self._flush_streams)
 
-    def _pump_ready(self) -> None:
+    def pump_ready(self) -> None:
+        """Write whatever waits for anybody."""
         for link in self.hub.take_ready():
             self.pump(link)
 
@@ -192,7 +198,7 @@ class Endpoint:
         self._timer_runs += 1
         if self._timer_runs % _STALENESS_EVERY == 0:
             hub.check_staleness(now)
-        self._pump_ready()
+        self.pump_ready()
 
 
 def next_tick(number: int, elapsed_s: float, interval_s: float) -> int:

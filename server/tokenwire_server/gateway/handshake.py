@@ -8,7 +8,7 @@ from websockets.headers import parse_extension
 from websockets.typing import Subprotocol
 
 from tokenwire_schemas.limits import MAX_SEQUENCE
-from tokenwire_server.core.grants import NOTHING, Offer
+from tokenwire_server.core.grants import NOTHING, Capability, Offer
 
 __all__ = ["ENDPOINT", "SUBPROTOCOL", "negotiate_deflate", "parse_offer", "request_path"]
 
@@ -17,6 +17,7 @@ SUBPROTOCOL: Final = Subprotocol("token-data.v1")
 
 _SESSION_HEADER: Final = "X-Tokenwire-Session"
 _MAX_QUERY_FIELDS: Final = 50
+_MAX_SECRET_CHARS: Final = 256
 
 _PARAMETERS: Final = frozenset(
     {"server_no_context_takeover", "client_no_context_takeover", "server_max_window_bits", "client_max_window_bits"}
@@ -45,9 +46,11 @@ def parse_offer(target: str, headers: Headers) -> Offer:
         secret = query.get("session", [None])[-1]
     if not query and secret is None:
         return NOTHING
-    wanted = frozenset(name.strip() for names in query.get("caps", []) for name in names.split(","))
+    names = {name.strip() for names in query.get("caps", []) for name in names.split(",")}
+    if secret is not None and len(secret) > _MAX_SECRET_CHARS:
+        secret = ""  # nobody's
     return Offer(
-        wanted,
+        frozenset(capability for capability in Capability if capability in names),
         "every" if query.get("delivery", [""])[-1] == "every" else "latest",
         secret,
         _number(query.get("seq", [""])[-1]),
