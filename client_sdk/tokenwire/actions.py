@@ -8,7 +8,8 @@ __all__ = ["Action", "Close", "Connect", "Ping", "Send"]
 class Connect(msgspec.Struct, frozen=True):
     """Open a socket to ``url`` with these extra ``headers`` (they may hold secrets); give up after ``timeout_ms``.
 
-    ``deflate``: offer permessage-deflate. Any socket open before is dead: drop it first.
+    ``deflate``: offer permessage-deflate; a server that grants zstd declines it.
+    Any socket open before is dead: drop it first.
     """
 
     url: str

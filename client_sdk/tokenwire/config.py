@@ -28,6 +28,9 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``ack``: ``consumed`` acknowledges what the application took out of the queue; ``checkpoint`` only what the last
     saved checkpoint covers, so that a resume from it finds everything still held by the server.
 
+    ``resume`` is useful only with ``details``, whose ids tell which request an answer belongs to after a reconnect:
+    asking for the one asks for the other, and a session granted without ``details`` is not resumed.
+
     ``also_reconnect`` names close codes after which the client comes back although their range says not to (I-44).
     ``hold_frames``, ``hold_bytes`` and ``hold_ms`` bound what is kept behind a hole in the numbers (I-65).
 
@@ -69,6 +72,8 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
         for capability in self.capabilities:
             if not _CAPABILITY.match(capability):
                 raise _refusal(f"{capability!r} is no name of a capability", "Use names like batch or resume.")
+        if "resume" in self.capabilities and "details" not in self.capabilities:
+            msgspec.structs.force_setattr(self, "capabilities", (*self.capabilities, "details"))
         if self.delivery == "every" and "resume" not in self.capabilities:
             raise _refusal("delivery 'every' needs the capability resume", "Add resume to capabilities.")
         for name, text in self.headers:

@@ -1,6 +1,8 @@
 """From messages to events: values are applied and queued, and what was taken is known exactly."""
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec import UNSET
 
@@ -12,6 +14,9 @@ from tokenwire.tokens import Token, TokenTable
 from tokenwire_schemas.extension_messages import ExtendedTokenUpdateData
 
 __all__ = ["Delivery"]
+
+_are_decimals: Final = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])? ){5}").fullmatch
+"""The five figures of a value, all canonical (I-12), in one look: five cost twice as much."""
 
 
 class Delivery:
@@ -53,9 +58,13 @@ class Delivery:
         timestamp: int,
         wall: int,
         replayed: bool,
-    ) -> None:
-        """Values of one message: newer ones are applied and queued, others counted."""
+    ) -> str | None:
+        """Values of one message: newer ones are applied and queued, others counted.
+
+        A value whose figures cannot be relied on is left out; the address of the first such one is returned.
+        """
         table, metrics, versioned = self._table, self._metrics, self.versioned
+        wrong: str | None = None
         tokens, put = table.tokens, self.queue.put
         version: int | None
         applied = 0
@@ -67,6 +76,10 @@ class Delivery:
                 if token is None:
                     metrics.unsubscribed += 1
                     continue
+            volume = data.volume
+            if not _are_decimals(f"{data.price} {data.market_cap} {volume.h24} {volume.h1} {volume.m5} "):
+                wrong = wrong or address
+                continue
             version = missed = None
             if versioned and (stated := data.version) is not UNSET:
                 version = stated
@@ -91,6 +104,7 @@ class Delivery:
             else:
                 put(Update(quote, sequence, wall, missed, replayed))
         metrics.updates += applied
+        return wrong
 
     def _quote(self, token: Token, data: ExtendedTokenUpdateData, version: int | None, timestamp: int) -> Quote:
         volume, source_time = data.volume, data.source_time
@@ -135,7 +149,7 @@ class Delivery:
 
         None while events of an earlier session are waiting.
         """
-        head = self.queue.head
+        head = self.queue.next
         if head is None:
             return last
         if self.queue.severed or self._taken is not self.lineage:
@@ -144,7 +158,7 @@ class Delivery:
 
     def checkpoint(self, last: int, attempt: int) -> Checkpoint:
         """What was taken, exactly."""
-        head = self.queue.head
+        head = self.queue.next
         taken = self._taken
         if head is None:
             position = last

@@ -139,9 +139,8 @@ async def _handshake(
     """The WebSocket itself: what the server grants and says about itself, and how far away it is."""
     asked = default_capabilities()
     separator = "&" if "?" in url else "?"
-    action = Connect(
-        f"{url}{separator}caps={','.join(asked)}", headers, limits.CONNECTION_TIMEOUT_MS, deflate="zstd" not in asked
-    )
+    url = f"{url}{separator}caps={','.join(asked)}"
+    action = Connect(url, headers, limits.CONNECTION_TIMEOUT_MS, deflate=True)
     heard = _Pulse()
     started = time.perf_counter()
     try:

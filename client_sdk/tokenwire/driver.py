@@ -37,8 +37,6 @@ class Driver:
         self.session = session
         self.failure: ConnectionFailedError | None = None
         """Why it gave up: the session's failure, or INTERNAL for a defect of this package (cause chained)."""
-        self.max_subscriptions: int | None = None
-        """How many tokens the server allows this connection; None before it said so."""
         self._opener = opener
         self._changed = changed
         self._loop = asyncio.get_running_loop()

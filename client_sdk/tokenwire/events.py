@@ -106,9 +106,11 @@ class Reconnecting(msgspec.Struct, frozen=True):
 class Gap(msgspec.Struct, frozen=True):
     """Messages ``first`` to ``last`` (both included) of the session will not be received.
 
-    ``first``/``last`` are None when a session was lost and it is not known how many messages it would have sent.
+    When a session was lost nobody knows how many messages it would still have sent: ``last`` is None then, and
+    ``first`` the number after the last one received, or None, too, if the session could not have been resumed.
+    Gaps that met in a full queue are one; what its ends cannot say any more is None.
     ``repair`` is ``snapshot`` (current values follow), ``rest`` (fetch what is missing over HTTP), or ``none``.
-    ``cause``: what the server said (``evicted``), or ``session_lost``, ``lost`` (in transit), ``reset``.
+    ``cause``: what the server said (``evicted``), or ``session_lost``, ``lost`` (in transit), ``several``.
     """
 
     first: int | None

@@ -28,10 +28,12 @@ class Faults:
         """The tolerance starts over."""
         self._times.clear()
 
-    def add(self, why: str, now: int) -> bool:
-        """Another one; True when the server has used up its tolerance."""
+    def add(self, why: str, now: int, *, is_tolerated: bool = False) -> bool:
+        """Another one; True when the server has used up its tolerance. One that ``is_tolerated`` is only told."""
         self._untold += 1
         self._why = why
+        if is_tolerated:
+            return False
         self._times.append(now)
         return len(self._times) == PROTOCOL_ERRORS_MAX and now - self._times[0] < PROTOCOL_ERRORS_WINDOW_MS
 

@@ -6,13 +6,10 @@ It has two tasks, one that reads and one that writes, so that a peer who does no
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Protocol
-
-import msgspec
+from typing import Any, Final, Protocol
 
 from tokenwire.actions import Action, Close, Connect, Ping, Send
 from tokenwire.session import ClientSession
-from tokenwire.states import ConnectionState
 from tokenwire.transport import Opener, RefusedError, Socket, SocketClosedError
 
 __all__ = ["Link", "Owner"]
@@ -24,7 +21,6 @@ class Owner(Protocol):
     """What a link needs of the driver it belongs to."""
 
     session: ClientSession
-    max_subscriptions: int | None
 
     def now(self) -> int:
         """Monotonic milliseconds."""
@@ -37,18 +33,6 @@ class Owner(Protocol):
 
     def is_current(self, link: "Link") -> bool:
         """Whether the session still counts on ``link``."""
-
-
-class _GreetingData(msgspec.Struct, rename="camel"):
-    max_subscriptions: Annotated[int, msgspec.Meta(ge=1)]
-
-
-class _Greeting(msgspec.Struct):
-    type: str
-    data: _GreetingData | None = None
-
-
-_greeting: Final = msgspec.json.Decoder(_Greeting)
 
 
 class Link:
@@ -133,29 +117,13 @@ class Link:
         def received() -> None:
             session.received(message, driver.now(), driver.wall())
 
-        greeted = False
         try:
             while True:
                 message = await socket.receive()
-                if not greeted:
-                    self._note_limit(message)
                 self._report(received)
-                greeted = greeted or session.state is ConnectionState.CONNECTED
         except SocketClosedError as closed:
             code, reason = closed.code, closed.reason
             self._report(lambda: session.closed(code, reason, driver.now(), driver.wall()))
-
-    def _note_limit(self, message: str | bytes) -> None:
-        """Keep the limit that the server's first message tells: only sharding needs it.
-
-        A resumed session's first message may be a compressed one; its limit was told before, or is as by default.
-        """
-        try:
-            found = _greeting.decode(message)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return  # if it is no good, the session will say so
-        if found.type == "connection" and found.data is not None and self._driver.is_current(self):
-            self._driver.max_subscriptions = found.data.max_subscriptions
 
     async def _write(self, socket: Socket) -> None:
         try:

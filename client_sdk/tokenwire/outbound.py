@@ -40,7 +40,6 @@ class Outbound:
         "_subscriptions",
         "_wall",
         "acked",
-        "waits",
     )
 
     def __init__(
@@ -63,8 +62,6 @@ class Outbound:
         self._interval_ms = config.ping_interval_ms
         self._hold_until: int | None = None
         self._resend_at: int | None = None
-        self.waits = False
-        """Requests wait although there is no replay."""
         self.acked = 0
         """The last number acknowledged."""
 
@@ -84,7 +81,6 @@ class Outbound:
         self._ack_ms = now
         self._ping_ms = now - self._interval_ms  # the first ping at once: it sets the clock
         self._hold_until = hold_until
-        self.waits = False
         self._resend_at = None
 
     def _next(self, now: int) -> tuple[int, int]:
@@ -107,28 +103,24 @@ class Outbound:
 
     def pump(self, now: int, *, replaying: bool, stream: str | None) -> None:
         """Sends requests as far as the rate allows."""
-        subscriptions = self._subscriptions
+        subscriptions, exchanges = self._subscriptions, self._subscriptions.exchanges
         if self._hold_until is not None:
-            if (replaying or self.waits) and now < self._hold_until:
+            if replaying and now < self._hold_until:
                 return
             self._hold_until = None
-            self.waits = False
-            if subscriptions.details:
-                subscriptions.send_again()
-            else:
-                subscriptions.wait_again(now)
+            exchanges.send_again()
         if self._resend_at is not None and now >= self._resend_at:
             self._resend_at = None
-            subscriptions.send_again()
-        if subscriptions.unsettled and subscriptions.is_idle and not replaying:
+            exchanges.send_again()
+        if subscriptions.unsettled and exchanges.is_idle and not replaying:
             subscriptions.settle()
-        while (exchange := subscriptions.next_to_send) is not None:
+        while (exchange := exchanges.next_to_send) is not None:
             if not self._pacer.take(exchange.size, now):
                 return
             sequence, timestamp = self._next(now)
-            known = subscriptions.known(exchange) if subscriptions.details else {}
-            text = exchange.encode(sequence, timestamp, with_id=subscriptions.details, known=known, stream=stream)
-            subscriptions.sent(exchange, now)
+            known = subscriptions.known(exchange) if exchanges.details else {}
+            text = exchange.encode(sequence, timestamp, with_id=exchanges.details, known=known, stream=stream)
+            exchanges.sent(exchange, now)
             self._actions.append(Send(text))
 
     def replay(self, first: int, last: int, now: int) -> bool:
@@ -182,13 +174,12 @@ class Outbound:
         due = self._ping_due(heard_ms, granted)
         if can_ack and last > self.acked:
             due = min(due, self._ack_ms + self._config.ack_interval_ms)
-        subscriptions = self._subscriptions
-        answer = subscriptions.deadline()
+        answer = self._subscriptions.deadline()
         if answer is not None:
             due = min(due, answer)
         if self._hold_until is not None:
             return min(due, self._hold_until)
-        if subscriptions.next_to_send is not None:
+        if self._subscriptions.exchanges.next_to_send is not None:
             due = min(due, self._pacer.ready_at(self._now))
         if self._resend_at is not None:
             due = min(due, self._resend_at)

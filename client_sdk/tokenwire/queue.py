@@ -45,13 +45,13 @@ class EventQueue:
     ``conflated`` counts the events that gave way to newer ones.
     """
 
-    __slots__ = ("_controls", "_fail", "_fifo", "_map", "_serial", "conflated", "limit", "overflowed", "severed")
+    __slots__ = ("_controls", "_fail", "_fifo", "_map", "_serial", "conflated", "limit", "refused", "severed")
 
     def __init__(self, limit: int, *, fail: bool = False) -> None:
         self.limit = max(limit, 1)
         self.conflated = 0
-        self.overflowed = False
-        """An event found no room under the policy ``fail`` and was refused."""
+        self.refused: _Waiting | None = None
+        """The first event that found no room under the policy ``fail``; nothing is taken in after it."""
         self.severed = False
         """The beginning of a session gave way: what follows cannot be told apart until the next beginning."""
         self._fail = fail
@@ -64,6 +64,16 @@ class EventQueue:
         return len(self._fifo) if self._map is None else len(self._map)
 
     @property
+    def overflowed(self) -> bool:
+        """An event was refused."""
+        return self.refused is not None
+
+    @property
+    def next(self) -> Snapshot | Update | Entry | None:
+        """The first event that was not taken, also when it never will be."""
+        return self.refused if self.head is None else self.head
+
+    @property
     def head(self) -> Snapshot | Update | Entry | None:
         """What :meth:`take` returns next."""
         if self._map is None:
@@ -74,10 +84,12 @@ class EventQueue:
         """Appends ``event``; under the policy ``fail`` a full queue refuses it and is ``overflowed``."""
         if self._map is not None:
             self._conflate(self._map, event)
+        elif self.refused is not None:
+            return
         elif len(self._fifo) < self.limit:
             self._fifo.append(event)
         elif self._fail:
-            self.overflowed = True
+            self.refused = event
         else:
             waiting: OrderedDict[str | int, _Waiting] = OrderedDict()
             self._map = waiting

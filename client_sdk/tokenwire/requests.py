@@ -1,14 +1,10 @@
-"""What an application asked for, and the messages that carry it."""
+"""What an application asked for, and what became of it."""
 
-from collections.abc import Iterable
 from typing import Final, Literal
 
-import msgspec
-
 from tokenwire.errors import TokenwireError
-from tokenwire_schemas.extension_messages import SubscriptionRequest, SubscriptionRequestData
 
-__all__ = ["CANCELLED", "REJECTED", "Exchange", "Request", "Verb"]
+__all__ = ["CANCELLED", "REJECTED", "Request", "Verb"]
 
 Verb = Literal["subscribe", "unsubscribe"]
 
@@ -18,7 +14,6 @@ REJECTED: Final = "REJECTED"
 """The server refused the name and did not say why."""
 
 _MAX_MESSAGES: Final = 100
-_encoder: Final = msgspec.json.Encoder()
 
 
 class Request:
@@ -67,57 +62,3 @@ class Request:
         """The request cannot be carried out."""
         if not self.done:
             self.error = error
-
-
-class Exchange:
-    """One subscription message and its replies.
-
-    ``wire`` maps each entry of ``tokens`` to the application's names behind it.
-    """
-
-    __slots__ = (
-        "accepted",
-        "action",
-        "codes",
-        "id",
-        "partial_ms",
-        "refused",
-        "requests",
-        "sent_ms",
-        "size",
-        "tries",
-        "wire",
-    )
-
-    def __init__(
-        self, identity: str, action: Verb, wire: dict[str, tuple[str, ...]], requests: Iterable[Request]
-    ) -> None:
-        self.id = identity
-        self.action: Verb = action
-        self.wire = wire
-        self.size = 0
-        """Bytes of the tokens, about."""
-        self.requests = dict.fromkeys(requests)
-        self.accepted: list[str] | None = None
-        self.refused: dict[str, None] | None = None
-        self.codes: dict[str, str] = {}
-        self.sent_ms: int | None = None
-        self.tries = 0
-        self.partial_ms: int | None = None
-        """Since when (ms) the answer is incomplete."""
-
-    def restart(self) -> None:
-        """It will be sent again: what was answered so far does not count."""
-        self.accepted = self.refused = self.partial_ms = self.sent_ms = None
-        self.codes = {}
-
-    def encode(self, sequence: int, timestamp: int, *, with_id: bool, known: dict[str, int], stream: str | None) -> str:
-        """The message as text; ``known`` and ``stream`` only if there is something known (I-55)."""
-        data = SubscriptionRequestData(
-            self.action,
-            list(self.wire),
-            self.id if with_id else msgspec.UNSET,
-            known if known and stream is not None else msgspec.UNSET,
-            stream if known and stream is not None else msgspec.UNSET,
-        )
-        return _encoder.encode(SubscriptionRequest(sequence=sequence, timestamp=timestamp, data=data)).decode()

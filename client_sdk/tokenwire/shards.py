@@ -83,8 +83,8 @@ class Shards:
     def subscribe(self, names: Iterable[str]) -> Batch:
         """Give each name to its shard, opening further ones. What finds no room is rejected in the batch."""
         for shard, driver in enumerate(self.drivers):
-            if driver.max_subscriptions is not None:
-                self._placement.limit(shard, driver.max_subscriptions)
+            if (limit := driver.session.max_subscriptions) is not None:
+                self._placement.limit(shard, limit)
         batch = Batch()
         self._place(batch, names)
         self._batches.append(batch)  # not before: placing it settles others, and it would look done

@@ -1,6 +1,7 @@
 """The numbered stream of one session, over all its sockets: put in order, checked, turned into events (I-65)."""
 
 import contextlib
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -27,6 +28,7 @@ from tokenwire_schemas.extension_messages import (
     ExtendedServerMessage,
     ExtendedSubscription,
     ExtendedTokenUpdate,
+    ExtendedTokenUpdateData,
     Heartbeat,
     TokenBatch,
 )
@@ -37,6 +39,8 @@ __all__ = ["Ending", "Message", "Stream"]
 _STALE_CODES: Final = frozenset({ErrorCode.UPSTREAM_STALE, ErrorCode.UPSTREAM_UNAVAILABLE})
 
 Message = ExtendedServerMessage | Unread
+
+_MAX_SHOWN_CHARS: Final = 100
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -172,11 +176,15 @@ class Stream:
 
     def _release(self, now: int, wall: int) -> None:
         """What was put aside and has its turn now."""
+        is_broken = False
         for found in self.reader.release():
             if isinstance(found, Lost):
+                is_broken = True
                 self._announce(found, wall)
             else:
                 self._deliver(found.sequence, found.message, now, wall)
+        if is_broken:
+            self._subscriptions.exchanges.send_again()  # what is still open may have been answered in the gap
         self._watch(now)
 
     def _deliver(self, sequence: int, message: Message, now: int, wall: int) -> None:
@@ -191,17 +199,31 @@ class Stream:
         if not replayed:
             metrics.observe_latency(self._clock.server_now(now, wall) - timestamp)
         if isinstance(message, TokenBatch):
-            self._delivery.apply(message.data.updates, sequence, timestamp, wall, replayed)
+            self._apply(message.data.updates, message, now, wall, replayed)
         elif isinstance(message, ExtendedTokenUpdate):
-            self._delivery.apply((message.data,), sequence, timestamp, wall, replayed)
+            self._apply((message.data,), message, now, wall, replayed)
         elif isinstance(message, ExtendedSubscription):
             self._subscriptions.reply(message.data, now)
             return
         elif isinstance(message, ExtendedError):
             self.error(message, sequence, now, wall)
             return
-        if self._subscriptions.partial:
-            self._subscriptions.progress()
+        if self._subscriptions.exchanges.partial:
+            self._subscriptions.progress(now)
+
+    def _apply(
+        self,
+        updates: Iterable[ExtendedTokenUpdateData],
+        message: TokenBatch | ExtendedTokenUpdate,
+        now: int,
+        wall: int,
+        replayed: bool,
+    ) -> None:
+        wrong = self._delivery.apply(updates, message.sequence, message.timestamp, wall, replayed)
+        if wrong is not None:
+            # Told, but tolerated: one bad source must not end the connection for all the other tokens.
+            why = f"no canonical decimal strings in a value of {wrong[:_MAX_SHOWN_CHARS]!r}"
+            self.invalid(why, now, wall, is_tolerated=True)
 
     def _heartbeat(self, message: Heartbeat, now: int, wall: int) -> None:
         high, reader = message.sequence, self.reader
@@ -235,7 +257,7 @@ class Stream:
         """An error message; ``sequence`` None: before the connection message, so of no session."""
         data = message.data
         self._metrics.errors += 1
-        names = self._subscriptions.error(data, now)
+        names = self._subscriptions.error(data)
         event: Event
         if data.code in _STALE_CODES:
             event = Stale(data.code, data.message, () if data.tokens is UNSET else tuple(data.tokens), wall)
@@ -256,10 +278,10 @@ class Stream:
 
     # --- faults -------------------------------------------------------------------------------------------------
 
-    def invalid(self, why: str, now: int, wall: int) -> None:
+    def invalid(self, why: str, now: int, wall: int, *, is_tolerated: bool = False) -> None:
         """The server sent what is no message, or contradicts itself; ten times a minute are too many."""
         self._metrics.invalid_messages += 1
-        if self._faults.add(why, now) and self.ending is None:
+        if self._faults.add(why, now, is_tolerated=is_tolerated) and self.ending is None:
             self.ending = Ending(CloseCode.PROTOCOL_ERROR, "too many invalid messages")
         self.tell_faults(now, wall)
 

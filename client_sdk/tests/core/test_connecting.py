@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenwire.backoff import RETRY_AFTER_CAP_MS, Backoff, needs_floor
 from tokenwire.config import ClientConfig
 from tokenwire.errors import ConfigError, ConnectionFailedError
-from tokenwire.events import Connected, Error, Reconnecting
+from tokenwire.events import Connected, Error, Reconnecting, Snapshot
 from tokenwire.states import ConnectionState
 
 from .peer import ALL, URL, Peer, live
@@ -62,9 +62,9 @@ def test_asks_for_capabilities_and_keeps_the_users_query() -> None:
     assert peer.connects[0].deflate
 
 
-def test_zstd_declines_deflate_and_headers_are_kept() -> None:
+def test_deflate_is_offered_beside_zstd_and_headers_are_kept() -> None:
     peer = Peer(capabilities=("zstd",), headers=(("Authorization", "Bearer x"),)).start()
-    assert not peer.connects[0].deflate
+    assert peer.connects[0].deflate
     assert peer.connects[0].headers == (("Authorization", "Bearer x"),)
 
 
@@ -344,3 +344,39 @@ def test_exactly_so_many_tries(retries: int) -> None:
 
 def test_floor_codes() -> None:
     assert [code for code in range(900, 5000) if needs_floor(code)] == [1001, 1012, 1013, 4001, 4005]
+
+
+def test_a_reason_that_repeats_the_error_is_told_once() -> None:
+    peer = live("A")
+    peer.say("error", code="SERVER_SHUTDOWN", message="going down", level="fatal")
+    peer.cut(1012, "SERVER_SHUTDOWN")
+    (event,) = peer.take(Reconnecting)
+    assert event.cause == "SERVER_SHUTDOWN"
+
+
+@pytest.mark.parametrize("told", [-5, 0, 7])
+def test_the_servers_limit_of_tokens(told: int) -> None:
+    peer = Peer().start().greet(*ALL, maxSubscriptions=told)
+    assert peer.session.max_subscriptions == max(told, 1)
+
+
+def test_closing_and_saving_what_has_failed() -> None:
+    peer = live("A")
+    peer.value("a-A", "1", 1)
+    peer.cut(4500, "another one")
+    assert peer.session.state is ConnectionState.FAILED
+    failure = peer.session.failure
+    before = peer.session.checkpoint()
+    assert (before.position, before.names, before.versions) == (peer.number - 1, {"A": "a-A"}, {})
+    peer.session.close(peer.now)
+    peer.session.close(peer.now)
+    peer.act()
+    assert peer.session.is_closed
+    assert peer.session.state is ConnectionState.FAILED
+    assert peer.session.failure is failure
+    assert peer.closes == []
+    assert peer.session.next_deadline() is None
+    request = peer.session.subscribe(["B"], peer.now)
+    assert request.error is failure
+    assert len(peer.take(Snapshot)) == 1  # what came before is still there
+    assert peer.session.checkpoint().position == peer.number

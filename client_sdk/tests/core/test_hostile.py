@@ -149,7 +149,7 @@ def test_endless_subscriptions_cost_nothing() -> None:
     for index in range(5_000):
         peer.say("subscription", action="subscribe", tokens=[f"z{index}"], status="success")
     assert len(peer.session._table.tokens) == 1
-    assert len(peer.session._subscriptions.queue) <= 5
+    assert len(peer.session._subscriptions.exchanges.queue) <= 5
 
 
 SHAPES = st.recursive(

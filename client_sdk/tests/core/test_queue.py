@@ -175,6 +175,16 @@ def test_the_session_fails_when_nothing_may_be_left_out() -> None:
     assert [price for _, _, price in peer.values()] == [str(version) for version in range(1, 21)]
 
 
+def test_a_checkpoint_after_an_overflow_does_not_cover_what_was_refused() -> None:
+    peer = live("A", overflow="fail", queue_events=2)
+    for version in (1, 2, 3):
+        peer.value("a-A", str(version), version)
+    assert [price for _, _, price in peer.values()] == ["1", "2"]
+    saved = peer.session.checkpoint()
+    assert saved.position == peer.number - 1
+    assert saved.versions == {"a-A": 2}
+
+
 def test_a_session_whose_beginning_gave_way_is_in_no_checkpoint() -> None:
     peer = Peer(queue_events=4, max_retries=None).start()
     for number in range(1, 12):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tokenwire.events import Error
+from tokenwire.events import Error, Gap
 from tokenwire_schemas import limits
 
-from .peer import ALL, Peer, live
+from .peer import ALL, Peer, live, update
 
 
 def ready(*caps: str, **settings: object) -> Peer:
@@ -131,6 +131,79 @@ def test_half_an_answer_is_over_when_something_else_follows() -> None:
     peer.accept("a1")
     assert request.done
     assert request.accepted == {"a1": "a1", "DOGE": "a1"}
+
+
+def test_a_stall_between_the_halves_of_an_answer_does_not_shift_the_answers_after_it() -> None:
+    peer = ready()
+    first = peer.session.subscribe(["none", "A", "B"], peer.now)
+    second = peer.session.subscribe(["C", "D"], peer.now)
+    peer.act()
+    peer.accept("a-A", "a-B")
+    peer.advance(7_000)
+    assert len(peer.requests) == 1
+    peer.refuse("none")
+    peer.say("error", code="TOKEN_NOT_FOUND", message="none", level="error")
+    assert first.rejected == {"none": "TOKEN_NOT_FOUND"}
+    peer.accept("a-C", "a-D")
+    assert first.accepted | second.accepted == {"A": "a-A", "B": "a-B", "C": "a-C", "D": "a-D"}
+
+
+def test_a_strict_server_that_goes_on_without_the_other_half() -> None:
+    peer = ready()
+    request = peer.session.subscribe(["DOGE", "a1"], peer.now)
+    peer.act()
+    peer.accept("a1")  # both names are one token
+    peer.value("a1")
+    peer.advance(2_999)
+    assert len(peer.requests) == 1
+    peer.advance(1)
+    assert peer.requests[-1]["tokens"] == ["DOGE"]
+    peer.accept("a1")
+    assert request.accepted == {"a1": "a1", "DOGE": "a1"}
+
+
+def test_an_answer_that_comes_twice_is_not_two_halves() -> None:
+    peer = ready(*ALL)
+    request = peer.session.subscribe(["S1", "a1", "a2", "S2"], peer.now)
+    peer.act()
+    asked = peer.requests[0]
+    peer.accept("a1", "a2", request=asked)
+    peer.accept("a1", "a2", request=asked)
+    assert request.accepted == {"a1": "a1", "a2": "a2"}
+    peer.accept("a1", request=peer.requests[1])
+    peer.accept("a2", request=peer.requests[2])
+    assert request.accepted == {"a1": "a1", "a2": "a2", "S1": "a1", "S2": "a2"}
+
+
+def test_repetitions_for_other_reasons_are_no_timeouts() -> None:
+    peer = ready()
+    first = peer.session.subscribe(["A"], peer.now)
+    second = peer.session.subscribe(["B"], peer.now)
+    peer.act()
+    for _ in range(3):
+        peer.say("error", code="RATE_LIMITED", message="1", level="error")
+        peer.advance(1_000)
+    peer.advance(9_999)
+    peer.session.alive(peer.now)
+    peer.advance(1)  # no answer in time: once more, and nothing else meanwhile
+    assert [request["tokens"] for request in peer.requests] == [["A"]] * 5
+    peer.accept("a-A")
+    for _ in range(3):
+        peer.accept("a-A", request=peer.requests[0])
+    peer.accept("a-B")
+    assert first.accepted | second.accepted == {"A": "a-A", "B": "a-B"}
+
+
+def test_trouble_with_the_connection_is_no_reason_of_a_refusal() -> None:
+    peer = ready()
+    request = peer.session.subscribe(["nope", "A"], peer.now)
+    peer.act()
+    peer.accept("a-A")
+    peer.refuse("nope")
+    peer.say("error", code="SLOW_CONSUMER", message="you read slowly", level="warning")
+    assert not request.done
+    peer.say("error", code="TOKEN_NOT_FOUND", message="no token has this name", level="error")
+    assert request.rejected == {"nope": "TOKEN_NOT_FOUND"}
 
 
 def test_symbols_of_one_token_are_told_apart() -> None:
@@ -267,6 +340,55 @@ def test_an_unanswered_request_is_repeated_and_then_fails() -> None:
         assert request.error is not None
         assert request.error.code == "REPLY_TIMEOUT"
         assert peer.session.desired == ("A",)
+
+
+@pytest.mark.parametrize("caps", [(), ("details",), ("resume", "details")])
+def test_an_answer_in_a_gap_is_asked_for_at_once(caps: tuple[str, ...]) -> None:
+    peer = ready(*caps)
+    request = peer.session.subscribe(["DOGE"], peer.now)
+    peer.act()
+    peer.number += 1  # the answer is lost …
+    if "resume" in caps:
+        peer.say("gap", sequence=peer.number, **{"from": 2, "to": 2, "cause": "evicted", "repair": "snapshot"})
+    else:
+        peer.value("a-DOGE", "1", 1)  # … and what follows it is nobody's
+        peer.advance(2_000)
+    assert [type(event) for event in peer.events()] == [Gap]
+    assert len(peer.requests) == 2
+    peer.accept("a-DOGE")
+    assert request.accepted == {"DOGE": "a-DOGE"}
+    peer.value("a-DOGE", "1", 1)
+    assert peer.values() == [("Snapshot", "DOGE", "1")]
+    peer.advance(9_000)
+    assert len(peer.requests) == 2
+
+
+def test_a_gap_between_request_and_answer_does_not_mix_up_two_answers() -> None:
+    peer = ready()
+    first = peer.session.subscribe(["A"], peer.now)
+    peer.act()
+    peer.say("token_update", peer.number + 2, **update("a-Z"))
+    peer.number += 2
+    peer.advance(2_000)  # the gap: asked again, but the first answer was only slow
+    second = peer.session.subscribe(["B"], peer.now)
+    peer.act()
+    peer.accept("a-A")
+    peer.accept("a-A")
+    peer.accept("a-B")
+    assert (first.accepted, second.accepted) == ({"A": "a-A"}, {"B": "a-B"})
+
+
+def test_requests_keep_within_what_the_server_takes() -> None:
+    names = [f"{number:0200}" for number in range(100)]
+    peer = ready(*ALL)
+    peer.session.subscribe(names, peer.now)
+    peer.act()
+    assert len(peer.requests) == 1
+    peer = Peer().start().greet(*ALL, maxMessageBytes=16_384)
+    peer.session.subscribe(names, peer.now)
+    peer.advance(5_000)
+    assert len(peer.requests) == 5
+    assert [name for request in peer.requests for name in request["tokens"]] == names
 
 
 def test_wishes_before_the_connection_are_asked_for_then() -> None:

@@ -133,21 +133,41 @@ def test_requests_wait_for_the_replay_but_not_for_ever() -> None:
     assert len(peer.requests) == count + 1
 
 
-def test_resume_without_details_serialises_and_waits() -> None:
-    peer = live("A", caps=("resume",))
+def test_resume_asks_for_details_and_is_of_no_use_without() -> None:
+    peer = live("A", caps=("resume",), capabilities=("resume",))
+    assert query(peer)["caps"] == ["resume,details"]
     request = peer.session.subscribe(["B"], peer.now)
     peer.act()
+    peer.value("a-A", sequence=peer.number + 3)
+    assert peer.sent_of("replay") == [{"from": 3, "to": 4}]  # on one socket nothing stands against it
+    peer.events()
+    assert peer.session.checkpoint().session is None
+    peer.cut()
+    assert peer.back().headers == ()
+    assert "seq" not in query(peer)
+    peer.greet("resume", session="secret-2")
+    assert [type(event) for event in peer.events()] == [Reconnecting, Connected, Gap]
+    assert peer.requests[-1] == {"action": "subscribe", "tokens": ["a-A", "B"]}
+    peer.accept("a-A", "a-B")
+    assert request.done
+
+
+def test_a_session_that_is_resumed_with_other_capabilities_is_not_that_session() -> None:
+    peer = live("A")
     peer.cut()
     peer.back()
-    peer.greet("resume", sequence=peer.number, resumed=True, subscriptions=[{"token": "a-A", "channels": []}])
-    count = len(peer.requests)
-    peer.advance(9_999)
-    peer.session.alive(peer.now)
-    assert len(peer.requests) == count
-    peer.advance(1)
-    assert peer.requests[count:] == [{"action": "subscribe", "tokens": ["B"]}]
-    peer.accept("a-B")
-    assert request.done
+    peer.greet("resume", sequence=peer.number, resumed=True, subscriptions=[])
+    assert peer.closes[-1].code == 1002
+    assert peer.session.metrics.resumes == {"refuted": 1}
+    assert peer.back().headers == ()
+
+
+def test_acks_of_checkpoints_need_a_session_to_resume() -> None:
+    peer = live("A", caps=("resume",), ack="checkpoint")
+    peer.value("a-A")
+    peer.events()
+    peer.advance(1_000)
+    assert peer.sent_of("ack") == [{"sequence": 3}]
 
 
 def test_history_is_no_command() -> None:
@@ -457,3 +477,34 @@ def test_a_checkpoint_without_a_session_restores_the_wishes() -> None:
     other = Peer(checkpoint=saved).start().greet()
     assert other.requests[-1]["tokens"] == ["a-A"]
     assert [type(event) for event in other.events()] == [Connected]
+
+
+@pytest.mark.parametrize("caps", [(), ("batch",), ("details",), ("resume", "details"), ALL])
+@pytest.mark.parametrize("outcome", ["resumed", "evicted", "unknown", "new stream"])
+def test_values_are_at_hand_after_a_restart(caps: tuple[str, ...], outcome: str) -> None:
+    peer = live("A", caps=caps)
+    peer.value("a-A", "5", 7)
+    assert len(peer.take(Snapshot)) == 1
+    other = Peer(checkpoint=peer.session.checkpoint()).start()
+    assert (other.connects[0].headers != ()) == ("resume" in caps)
+    assert "A" not in other.session.latest
+    held = [{"token": "a-A", "channels": ["token"]}]
+    if "resume" not in caps or outcome in {"unknown", "new stream"}:
+        other.greet(*caps, **({"stream": "m2"} if outcome == "new stream" else {}))
+    elif outcome == "resumed":
+        other.greet(*caps, sequence=peer.number, resumed=True, subscriptions=held)
+    else:
+        other.greet(*caps, reason="position_evicted", subscriptions=held)
+    if "resume" in caps and outcome == "evicted":
+        assert other.requests == []  # its values come unasked
+    else:
+        (request,) = other.requests
+        assert request["tokens"] == ["a-A"]
+        assert "known" not in request
+        other.accept("a-A")
+    other.value("a-A", "5", 7)
+    assert other.session.latest["A"].price == "5"
+    is_news = "details" not in caps or outcome == "new stream"
+    assert len(other.take(Snapshot, Update)) == is_news  # with versions it is known to have been taken before
+    other.value("a-A", "6", 8)
+    assert [event.quote.price for event in other.take(Snapshot, Update)] == ["6"]

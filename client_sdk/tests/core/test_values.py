@@ -57,6 +57,37 @@ def test_every_field_arrives() -> None:
     assert event.sequence == peer.number
 
 
+@pytest.mark.parametrize("caps", [(), ALL])
+@pytest.mark.parametrize(
+    "price", ["", "1e-7", "-1", "01", "1.0", ".5", "1.", "NaN", "1 2", " 1", "1\n", "1,5", "\u0663", "0" * 50_000 + "x"]
+)
+def test_a_price_that_is_no_canonical_decimal_is_told_and_dropped(price: str, caps: tuple[str, ...]) -> None:
+    peer = live("A", "B", caps=caps)
+    peer.value("a-A", price, 1)
+    (event,) = peer.events()
+    assert isinstance(event, Error)
+    assert event.code == "INVALID_SERVER_MESSAGE"
+    assert "a-A" in event.message
+    peer.value("a-A", "0.00002431", 1)  # its number is used up, its version is not
+    assert peer.values() == [("Snapshot", "A", "0.00002431")]
+
+
+@pytest.mark.parametrize("field", ["h24", "h1", "m5", "marketCap"])
+def test_the_other_figures_count_too_and_other_tokens_do_not_suffer(field: str) -> None:
+    peer = live("A", "B")
+    for version in range(1, 21):
+        bad = update("a-A", "1", version)
+        (bad if field == "marketCap" else bad["volume"])[field] = "1."
+        peer.say("token_batch", updates=[bad, update("a-B", "2", version)])
+    assert peer.closes == []
+    assert peer.session.metrics.invalid_messages == 20
+    found = peer.events()
+    assert sum(isinstance(event, Snapshot | Update) for event in found) == 20
+    assert sum(isinstance(event, Error) for event in found) == 1
+    peer.advance(1_000)
+    assert "(19 such messages)" in peer.take(Error)[0].message
+
+
 def test_another_stream_is_another_lineage() -> None:
     peer = live("A")
     peer.value("a-A", "1", 1000)

@@ -48,6 +48,23 @@ async def test_a_refusal_for_good_fails_at_once(status: int) -> None:
             await client.next_event()
 
 
+async def test_a_failed_client_can_still_be_saved_and_closed() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.accept()
+        await peer.socket.close(4500, "another one")
+
+    async with scripted(script) as url, TokenClient(url, config=quick()) as client:
+        await client.subscribe("DOGE")
+        await everything(client)
+        (saved,) = client.checkpoint().shards
+        assert "DOGE" in saved.names
+        await client.close()
+        await client.close()
+        assert client.state is ConnectionState.FAILED
+        assert client.checkpoint().shards == (saved,)
+
+
 async def test_busy_is_tried_again() -> None:
     async def script(peer: Peer) -> None:
         await peer.welcome()
@@ -139,7 +156,7 @@ async def test_a_session_resumes_over_real_sockets() -> None:
     async def script(peer: Peer) -> None:
         path, secret = peer.request.path, peer.request.headers.get("X-Tokenwire-Session")
         seen.append((path, secret))
-        caps = {"capabilities": ["resume"], "session": "first-secret-of-128-bit", "resumed": peer.number > 1}
+        caps = {"capabilities": ["resume", "details"], "session": "first-secret-of-128-bit", "resumed": peer.number > 1}
         if peer.number == 1:
             await peer.welcome(**caps)
             await peer.accept()
