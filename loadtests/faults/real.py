@@ -32,6 +32,7 @@ __all__ = ["Outcome", "run_campaign"]
 _TOKENS: Final = 20
 _PACE: Final = 8
 _SETTLE_S: Final = 60
+_WATCHDOG_S: Final = 20 / _PACE + 1
 _CAPABILITIES: Final = (
     ("batch", "heartbeat", "resume", "details"),
     ("batch", "heartbeat", "resume", "details", "zstd"),
@@ -76,8 +77,8 @@ async def run_campaign(
             async with Fleet(server.port, clients, tokens, _config(draw), _planner(seed)) as fleet:
                 await _torment(fleet, server, fault_s, say)
                 await _settle(fleet, server, say)
-                fleet.finish()
                 samples = await _resources(fleet, server)
+                fleet.finish()
                 counts = _count(fleet)
         finally:
             await server.end(signal.SIGKILL)
@@ -141,7 +142,7 @@ async def _settle(fleet: Fleet, server: ServedProcess, say: Say) -> None:
         await asyncio.sleep(0.5)
         if fleet.states()[ConnectionState.CONNECTED] == len(fleet.members) and _agree(fleet):
             break
-    await asyncio.sleep(2)  # whatever is still under way must not change it any more
+    await asyncio.sleep(_WATCHDOG_S)  # who sits on a dead line notices it, and must end up with the same
 
 
 def _agree(fleet: Fleet) -> bool:
