@@ -216,6 +216,8 @@ def checkpoint(index: Index) -> Iterator[Violation]:
             later = {(event.sequence, event.address) for event in stretch.delivered[count:]}
             # Tokens with a newer value behind the checkpoint, which may have replaced others in the queue.
             waiting = _behind(index, life, entry) if life.overflowed else set()
+            # A name that is not resolved yet is asked for again, and its value comes as a snapshot.
+            waiting |= {event.address for event in stretch.delivered[count:] if event.snapshot}
             for number, missing in _missing(index, life, before, entry.sequence, index.newest_before(life, stretch, 0)):
                 if (number, missing[1]) in later:
                     text = f"covers {missing[1]}, which was delivered only later"
