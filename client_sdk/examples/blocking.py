@@ -1,6 +1,7 @@
 """Without asyncio. Run: python blocking.py [URL] [--count 20]"""
 
 import argparse
+import contextlib
 import os
 
 from tokenwire import Snapshot, Update
@@ -29,4 +30,5 @@ if __name__ == "__main__":
     parser.add_argument("--names", nargs="+", default=["DOGE", "PEPE"])
     parser.add_argument("--count", type=int, default=20, help="values to print")
     options = parser.parse_args()
-    main(options.url, options.names, options.count)
+    with contextlib.suppress(KeyboardInterrupt):
+        main(options.url, options.names, options.count)

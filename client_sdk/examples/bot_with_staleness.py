@@ -6,6 +6,7 @@ stale. An old price that looks alive is worse than none.
 
 import argparse
 import asyncio
+import contextlib
 import os
 from decimal import Decimal
 
@@ -57,4 +58,5 @@ if __name__ == "__main__":
     parser.add_argument("--names", nargs="+", default=["DOGE", "PEPE"])
     parser.add_argument("--seconds", type=float, default=10)
     options = parser.parse_args()
-    asyncio.run(main(options.url, options.names, options.seconds))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(options.url, options.names, options.seconds))

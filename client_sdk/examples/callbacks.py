@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 
 from tokenwire import ConnectionState, Error, Gap, Snapshot, TokenClient, Update
@@ -44,4 +45,5 @@ if __name__ == "__main__":
     parser.add_argument("--names", nargs="+", default=["DOGE", "PEPE"])
     parser.add_argument("--seconds", type=float, default=10)
     options = parser.parse_args()
-    asyncio.run(main(options.url, options.names, options.seconds))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(options.url, options.names, options.seconds))

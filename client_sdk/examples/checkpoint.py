@@ -1,11 +1,13 @@
 """Stop, start again, and go on where it stopped. Run it twice: python checkpoint.py [URL] [--file position.json]
 
-With a server that resumes, what happened in between (up to two minutes) is sent once more, so every value is seen at
-least once. Without, a Gap event says that something is missing, and current values follow.
+With a server that resumes (within two minutes), messages that were sent and not yet dealt with are sent once more, and
+what changed since comes as the newest value; `missed` counts the versions in between, and `delivery="every"` would
+bring each of them. Otherwise a Gap event says that something is missing, and current values follow.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -53,4 +55,5 @@ if __name__ == "__main__":
     parser.add_argument("--file", type=Path, default=Path("position.json"))
     parser.add_argument("--count", type=int, default=10, help="values to print")
     options = parser.parse_args()
-    asyncio.run(main(options.url, options.names, options.file, options.count))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(options.url, options.names, options.file, options.count))

@@ -5,6 +5,7 @@ The client opens as many connections as it takes (max_connections, 10 by default
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -42,4 +43,5 @@ if __name__ == "__main__":
         chosen = options.names_file.read_text("utf-8").split()
     else:
         chosen = [head + tail for head, tail in itertools.product(HEADS, TAILS)]
-    asyncio.run(main(options.url, chosen, options.seconds))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(options.url, chosen, options.seconds))

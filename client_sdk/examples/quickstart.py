@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 
 from tokenwire import Error, Gap, Reconnecting, Snapshot, Stale, TokenClient, Update
@@ -35,4 +36,5 @@ if __name__ == "__main__":
     parser.add_argument("--names", nargs="+", default=["DOGE", "PEPE"])
     parser.add_argument("--count", type=int, default=20, help="values to print")
     options = parser.parse_args()
-    asyncio.run(main(options.url, options.names, options.count))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(options.url, options.names, options.count))

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from tokenwire.cuts import as_repr, hidden_values, shown, without_secrets
+
 __all__ = ["Action", "Close", "Connect", "Ping", "Send"]
 
 
@@ -16,6 +18,14 @@ class Connect(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...]
     timeout_ms: int
     deflate: bool
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The fields without what may be secret in ``url`` and ``headers``."""
+        return shown(self, url=without_secrets(self.url), headers=hidden_values(self.headers))
+
+    def __repr__(self) -> str:
+        """Without what may be secret."""
+        return as_repr(type(self).__name__, self.__rich_repr__())
 
 
 class Send(msgspec.Struct, frozen=True):

@@ -6,19 +6,20 @@ async with TokenClient("ws://127.0.0.1:8080") as client:
         ...
 """
 
+import asyncio
 import importlib.util
 import logging
 import random
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from types import EllipsisType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from types import EllipsisType, TracebackType, UnionType
+from typing import Any, Literal, Self, TypeVar, overload
 
 import msgspec
 
 from tokenwire.callbacks import Signal, StateCallbacks, call_back
 from tokenwire.config import ClientConfig
-from tokenwire.errors import ClientClosedError, ConnectionFailedError, SubscriptionError, TokenwireError
+from tokenwire.errors import ClientClosedError, ConfigError, ConnectionFailedError, SubscriptionError, TokenwireError
 from tokenwire.events import Event, Quote
 from tokenwire.metrics import ClientMetrics
 from tokenwire.session import ClientSession
@@ -73,6 +74,8 @@ class TokenClient:
         overflow: ``latest`` keeps of each token only the newest waiting value; ``fail`` goes to FAILED instead.
         ack: ``consumed`` or ``checkpoint``, see :class:`ClientConfig`.
         checkpoint: what :meth:`checkpoint` returned in an earlier life (or its JSON), to go on from there.
+        proxy: the URL of a proxy (``http://…``; ``socks5://…`` needs the package ``python-socks``), or True for the
+            system's setting; by default the server is dialled directly, whatever the environment says.
         config: all other settings; the arguments above have precedence over it, and its ``url`` is not used.
         connect: opens the sockets, for tests.
 
@@ -96,6 +99,7 @@ class TokenClient:
         overflow: Literal["latest", "fail"] | None = None,
         ack: Literal["consumed", "checkpoint"] | None = None,
         checkpoint: ClientCheckpoint | str | bytes | None = None,
+        proxy: str | Literal[True] | None = None,
         config: ClientConfig | None = None,
         connect: Opener | None = None,
     ) -> None:
@@ -112,18 +116,22 @@ class TokenClient:
         if max_retries is not ...:
             chosen["max_retries"] = max_retries
         if capabilities is not None or config is None:
+            if isinstance(capabilities, str):  # its letters would be taken for capabilities
+                raise ConfigError(
+                    "INVALID_CONFIG", f"capabilities is the text {capabilities!r}", "Give a tuple of names."
+                )
             chosen["capabilities"] = default_capabilities() if capabilities is None else tuple(capabilities)
         given = msgspec.structs.asdict(config) if config is not None else {}
         self._config = ClientConfig(**given | chosen | {"url": self.url, "headers": tuple(all_headers.items())})
         self._restored = ClientCheckpoint.parse(checkpoint) if checkpoint is not None else ClientCheckpoint()
         self._max_connections = max_connections
-        self._tls = ssl
-        self._connect = connect
+        self._connect = connect or opener(ssl, user_agent(), proxy)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._shards: Shards | None = None
         self._closed = False
         self._signal = Signal()
         self._reading = False
-        self._callbacks: list[tuple[type, Callable[[Any], object]]] = []
+        self._callbacks: list[tuple[type | UnionType, Callable[[Any], object]]] = []
         self._state_callbacks = StateCallbacks()
 
     async def __aenter__(self) -> Self:
@@ -139,10 +147,12 @@ class TokenClient:
         """Begin to connect, in the running event loop; returns at once. ``async with`` does it too."""
         if self._closed:
             raise _closed_error()
+        self._check_loop()
         if self._shards is None:
+            self._loop = asyncio.get_running_loop()
             self._shards = Shards(
                 lambda checkpoint: ClientSession(self._config, random.random, checkpoint),
-                self._connect or opener(self._tls, user_agent()),
+                self._connect,
                 self._on_change,
                 self._max_connections,
                 self._restored.shards,
@@ -157,6 +167,7 @@ class TokenClient:
         """
         if self._closed and self._shards is None:
             return
+        self._check_loop()
         self._closed = True
         self._signal.set()
         try:
@@ -228,8 +239,10 @@ class TokenClient:
         Raises:
             ConnectionFailedError: the client is FAILED and all events before that were taken.
             ClientClosedError: it was never opened.
-            TokenwireError: ALREADY_ITERATING, another task waits for an event.
+            TokenwireError: ALREADY_ITERATING, another task waits for an event; WRONG_EVENT_LOOP, the client was
+                opened in another event loop (any other method that waits raises that too).
         """
+        self._check_loop()
         if self._reading:
             raise TokenwireError(
                 "ALREADY_ITERATING",
@@ -251,8 +264,14 @@ class TokenClient:
         finally:
             self._reading = False
 
-    def on(self, kind: type[_E], callback: Callable[[_E], Awaitable[object] | object]) -> None:
+    @overload
+    def on(self, kind: type[_E], callback: Callable[[_E], Awaitable[object] | object]) -> None: ...
+    @overload
+    def on(self, kind: UnionType, callback: Callable[[Any], Awaitable[object] | object]) -> None: ...
+    def on(self, kind: type | UnionType, callback: Callable[[Any], Awaitable[object] | object]) -> None:
         """Call ``callback`` (a function or a coroutine function) with every event of ``kind`` while :meth:`run` runs.
+
+        ``kind`` is one kind of event or several (``Snapshot | Update``).
 
         Callbacks run one after the other in the order of events and of registration. An exception in one is logged
         with its event (logger ``tokenwire``); the others, and the client, go on.
@@ -322,11 +341,20 @@ class TokenClient:
 
     def _open_shards(self) -> Shards:
         """The connections of an open, healthy client."""
+        self._check_loop()
         if self._shards is None or self._closed:
             raise _closed_error()
         if self._shards.failure is not None:
             raise self._shards.failure
         return self._shards
+
+    def _check_loop(self) -> None:
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise TokenwireError(
+                "WRONG_EVENT_LOOP",
+                "the client was opened in another event loop",
+                "Open and use a client within one asyncio.run(); tokenwire.sync is for programs with threads",
+            )
 
     def _on_change(self) -> None:
         self._state_callbacks.observe(self.state)

@@ -14,6 +14,8 @@ __all__ = ["Signal", "StateCallbacks", "call_back"]
 _log = logging.getLogger("tokenwire")
 
 _MAX_WAITING: Final = 100  # state changes that wait for slow callbacks; the oldest are left out
+_FINISH_S: Final = 5.0  # what a state callback may still take when the client ends
+_CANCEL_S: Final = 1.0  # what it may take to be cancelled
 
 StateCallback = Callable[[ConnectionState], Awaitable[object] | object]
 
@@ -65,9 +67,16 @@ class StateCallbacks:
             self._task = asyncio.create_task(self._run(), name="tokenwire state callbacks")
 
     async def finish(self) -> None:
-        """Let those that are due run to their end; called from within one of them it does not wait for itself."""
-        if self._task is not None and self._task is not asyncio.current_task():
-            await asyncio.wait([self._task])
+        """Let those that are due run to their end, at most 5 s; called from within one it does not wait for itself."""
+        task = self._task
+        if task is None or task is asyncio.current_task():
+            return
+        _, late = await asyncio.wait([task], timeout=_FINISH_S)
+        if late:
+            _log.error("a state callback did not return within %.0f s of the end; it is cancelled", _FINISH_S)
+            self._waiting.clear()
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCEL_S)
 
     async def _run(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tokenwire.cuts import HIDDEN, as_repr, shown
 from tokenwire.errors import CheckpointError
 from tokenwire_schemas.limits import MAX_SEQUENCE
 
@@ -26,6 +27,14 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     versions: dict[str, int] = {}
     format: int = _FORMAT
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The fields without the secret."""
+        return shown(self, session=self.session and HIDDEN)
+
+    def __repr__(self) -> str:
+        """Without the secret: checkpoints end up in logs."""
+        return as_repr(type(self).__name__, self.__rich_repr__())
+
     def to_json(self) -> str:
         """The checkpoint as text, to be saved where secrets may be."""
         return msgspec.json.encode(self).decode()
@@ -44,6 +53,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
             raise CheckpointError("INVALID_CHECKPOINT", f"not a checkpoint: {error}", remedy) from None
         if found.format != _FORMAT:
             raise CheckpointError("INVALID_CHECKPOINT", f"format {found.format} is not known here", remedy)
-        if not 0 <= found.position <= MAX_SEQUENCE or found.attempt < 0:
+        if not 0 <= found.position <= MAX_SEQUENCE or not 0 <= found.attempt <= MAX_SEQUENCE:
             raise CheckpointError("INVALID_CHECKPOINT", "position or attempt is out of range", remedy)
+        if not all(0 <= version <= MAX_SEQUENCE for version in found.versions.values()):
+            raise CheckpointError("INVALID_CHECKPOINT", "a version is out of range", remedy)
         return found

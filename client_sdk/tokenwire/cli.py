@@ -6,6 +6,7 @@ Exit status: 0 it worked, 1 the server or the network did not, 2 the command lin
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import ssl
 import sys
@@ -21,7 +22,7 @@ from tokenwire.doctor import Finding, examine
 from tokenwire.errors import ConnectionFailedError, SubscriptionError, TokenwireError
 from tokenwire.events import Event, Snapshot, Update
 from tokenwire.url import ENDPOINT, InvalidUrlError, endpoint_url
-from tokenwire.watch import Board, json_line, printable, render, text_line
+from tokenwire.watch import Board, escaped, json_line, printable, render, text_line
 
 __all__ = ["main"]
 
@@ -67,6 +68,9 @@ class _UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line in ``argv`` (``sys.argv`` without the program unless given) and exit."""
+    log = logging.getLogger("tokenwire")
+    level = log.level
+    log.setLevel(logging.ERROR)  # trouble is shown among the events
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -76,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # A reader such as `head` has enough: a good end. Nothing more can be written, not even by the flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    finally:
+        log.setLevel(level)
     sys.exit(status)
 
 
@@ -147,8 +153,9 @@ async def _watch(arguments: argparse.Namespace) -> int:
         stack.push_async_callback(_cancel, subscribing)
         events = _limited(client, subscribing, arguments.count, arguments.duration)
         if arguments.json:
+            terminal = sys.stdout.isatty()
             async for event in events:
-                print(json_line(event), flush=True)
+                print(json_line(event, terminal=terminal), flush=True)
         elif not sys.stdout.isatty() or not _has_rich():
             async for event in events:
                 print(text_line(event), flush=True)
@@ -224,7 +231,8 @@ async def _doctor(arguments: argparse.Namespace) -> int:
         print(f"examining {printable(url.partition('?')[0])}")
     async for finding in examine(url, arguments.symbol, credentials=_credentials(arguments), tls=_tls(arguments)):
         failed = failed or finding.ok is False
-        print(msgspec.json.encode(finding).decode() if arguments.json else _finding_line(finding), flush=True)
+        line = escaped(msgspec.json.encode(finding).decode()) if arguments.json else _finding_line(finding)
+        print(line, flush=True)
     if arguments.json:
         print(msgspec.json.encode({"step": "verdict", "ok": not failed}).decode())
     elif failed:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tokenwire.cuts import as_repr, hidden_values, shown, without_secrets
 from tokenwire.errors import ConfigError
 from tokenwire_schemas import limits
 
@@ -22,7 +23,8 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``capabilities`` are asked for, and used as far as the server grants them; ``max_retries`` None means for ever;
     ``queue_events`` bounds what waits for the application, see ``overflow``:
 
-    * ``latest`` (default): of each token only the newest waiting value is kept, and ``missed`` counts the others;
+    * ``latest`` (default): when the queue is full, or (unless ``delivery`` is ``every``) its oldest event has waited
+      for ``max_wait_ms``, of each token only the newest waiting value is kept, and ``missed`` counts the others;
     * ``fail``: the client goes to FAILED with code QUEUE_OVERFLOW, nothing is left out silently.
 
     ``ack``: ``consumed`` acknowledges what the application took out of the queue; ``checkpoint`` only what the last
@@ -58,11 +60,21 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     ack_frames: int = 64
     ack: Literal["consumed", "checkpoint"] = "consumed"
     queue_events: int = 10_000
+    max_wait_ms: int = 1_000
     overflow: Literal["latest", "fail"] = "latest"
     also_reconnect: tuple[int, ...] = ()
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """The fields without what may be secret in ``url`` and ``headers``."""
+        return shown(self, url=without_secrets(self.url), headers=hidden_values(self.headers))
+
+    def __repr__(self) -> str:
+        """Without what may be secret."""
+        return as_repr(type(self).__name__, self.__rich_repr__())
+
     def __post_init__(self) -> None:
         _check_url(self.url)
+        _check_types(self)
         for name in _POSITIVE:
             value = getattr(self, name)
             if value <= 0:
@@ -81,7 +93,24 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise _refusal(f"header {name!r} cannot be sent", "Use a plain name and a value on one line.")
 
 
+def _check_types(config: ClientConfig) -> None:
+    """A typo must not pass for another setting."""
+    for name, choices in _CHOICES.items():
+        if getattr(config, name) not in choices:
+            raise _refusal(f"{name} cannot be {getattr(config, name)!r}", f"Use {' or '.join(choices)}.")
+    for name in (*_POSITIVE, "max_retries"):
+        value = getattr(config, name)
+        if (value is not None or name != "max_retries") and (isinstance(value, bool) or not isinstance(value, int)):
+            raise _refusal(f"{name} cannot be {value!r}", "Give a whole number.")
+
+
+_CHOICES: Final = {
+    "delivery": ("latest", "every"),
+    "ack": ("consumed", "checkpoint"),
+    "overflow": ("latest", "fail"),
+}
 _POSITIVE: Final = (
+    "max_wait_ms",
     "backoff_base_ms",
     "backoff_cap_ms",
     "stable_ms",

@@ -9,6 +9,7 @@ from tokenwire.actions import Action, Close, Connect
 from tokenwire.backoff import Backoff, needs_floor
 from tokenwire.clock import ClockEstimate
 from tokenwire.config import ClientConfig
+from tokenwire.cuts import cut
 from tokenwire.delivery import Delivery
 from tokenwire.endpoint import SESSION_HEADER, connect_url
 from tokenwire.errors import ConnectionFailedError
@@ -70,7 +71,8 @@ class Connection(ABC):
         self._actions: list[Action] = []
         self._backoff = Backoff(config.backoff_base_ms, config.backoff_cap_ms, config.max_retries, random)
         self._clock = clock = ClockEstimate()
-        self._queue = EventQueue(config.queue_events, fail=config.overflow == "fail")
+        max_wait_ms = None if config.delivery == "every" else config.max_wait_ms
+        self._queue = EventQueue(config.queue_events, fail=config.overflow == "fail", max_wait_ms=max_wait_ms)
         self._subscriptions = Subscriptions(table, config.reply_timeout_ms)
         self._outbound = Outbound(config, self._subscriptions, clock, metrics, self._actions)
         self._delivery = Delivery(table, self._queue, metrics, Lineage(None, None))
@@ -125,9 +127,23 @@ class Connection(ABC):
 
     def received(self, message: str | bytes, now: int, wall: int) -> None:
         """One whole message (bytes: a binary one). Never raises, whatever the server sends."""
-        phase = self._phase
-        if phase not in OPEN:
+        if self._phase not in OPEN:
             return
+        try:
+            self._receive(message, now, wall)
+        except Exception as error:  # the last defence: no server may end its client
+            self._give_up_session(error, now, wall)
+
+    def _give_up_session(self, error: Exception, now: int, wall: int) -> None:
+        """A message could not be handled: nobody knows what of it took effect, so begin anew."""
+        cause = f"a message could not be handled: {type(error).__name__}"
+        self._stream.invalid(cause, now, wall)
+        self._resumable = False
+        if self._phase in OPEN:
+            self._end(CloseCode.PROTOCOL_ERROR, cause, now, wall)
+
+    def _receive(self, message: str | bytes, now: int, wall: int) -> None:
+        phase = self._phase
         self._heard_ms = now
         self._outbound.set_clock(now, wall)
         size = len(message)
@@ -146,6 +162,8 @@ class Connection(ABC):
     def _after(self, now: int, wall: int) -> None:
         """What a message, or the time, may have brought about."""
         stream, phase = self._stream, self._phase
+        if self._subscriptions.refusals.has_untold:
+            stream.tell_refusals(wall)
         if self._queue.overflowed and phase is not Phase.OVER:
             self._fail(overflow_failure(self._queue.limit), now, wall)
         elif phase in OPEN and (ending := stream.ending) is not None:
@@ -282,7 +300,7 @@ class Connection(ABC):
         self._step(ConnectionState.RECONNECTING, now)
         self._metrics.reconnects += 1
         number = None if code is None else int(code)
-        event = Reconnecting(self._backoff.attempt, delay, number, status, cause, wall)
+        event = Reconnecting(self._backoff.attempt, delay, number, status, cut(cause), wall)
         self._delivery.tell(event, self._stream.reader.last)
         if self._queue.overflowed:
             self._fail(overflow_failure(self._queue.limit), now, wall)

@@ -12,11 +12,17 @@ from tokenwire.metrics import ClientMetrics
 from tokenwire.queue import Entry, EventQueue, Lineage
 from tokenwire.tokens import Token, TokenTable
 from tokenwire_schemas.extension_messages import ExtendedTokenUpdateData
+from tokenwire_schemas.limits import MAX_SEQUENCE, MAX_TOKEN_NAME_CHARS
 
 __all__ = ["Delivery"]
 
 _are_decimals: Final = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])? ){5}").fullmatch
 """The five figures of a value, all canonical (I-12), in one look: five cost twice as much."""
+_MAX_FIGURE_CHARS: Final = 100
+_SURELY_SHORT_CHARS: Final = _MAX_FIGURE_CHARS + 9
+"""Of all five, each with a space: if one were too long the others would make it more than this."""
+_MAX_FORMER: Final = 1_000
+"""So many versions of tokens that nobody wants any more are kept, for the case that they are wanted again."""
 
 
 class Delivery:
@@ -25,7 +31,7 @@ class Delivery:
     ``versioned``: the server granted ``details``, so versions count (I-52).
     """
 
-    __slots__ = ("_metrics", "_table", "_taken", "_versions", "lineage", "queue", "versioned")
+    __slots__ = ("_metrics", "_most_versions", "_table", "_taken", "_versions", "lineage", "queue", "versioned")
 
     def __init__(self, table: TokenTable, queue: EventQueue, metrics: ClientMetrics, lineage: Lineage) -> None:
         self._table = table
@@ -35,6 +41,7 @@ class Delivery:
         """The session that what is received now belongs to."""
         self._taken = lineage
         self._versions: dict[str, int] = {}
+        self._most_versions = 2 * _MAX_FORMER
         self.versioned = False
 
     def restore(self, checkpoint: Checkpoint, lineage: Lineage) -> None:
@@ -75,9 +82,9 @@ class Delivery:
                 token = table.adopt(address)
                 if token is None:
                     metrics.unsubscribed += 1
+                    wrong = wrong or (address if len(address) > MAX_TOKEN_NAME_CHARS else None)
                     continue
-            volume = data.volume
-            if not _are_decimals(f"{data.price} {data.market_cap} {volume.h24} {volume.h1} {volume.m5} "):
+            if not _is_sound(data):
                 wrong = wrong or address
                 continue
             version = missed = None
@@ -142,7 +149,17 @@ class Delivery:
         version = taken.quote.version
         if version is not None:
             self._versions[taken.quote.address] = version
+            if len(self._versions) > self._most_versions:
+                self._forget_former()
         return taken
+
+    def _forget_former(self) -> None:
+        """Lets go of most tokens that are not subscribed any more, seldom enough to cost nothing."""
+        wanted = self._table.by_address
+        former = [address for address in self._versions if address not in wanted]
+        for address in former[:-_MAX_FORMER]:
+            del self._versions[address]
+        self._most_versions = len(self._versions) + _MAX_FORMER
 
     def position(self, last: int) -> int | None:
         """The number of the current session up to which every event was taken; ``last`` is the last one received.
@@ -180,3 +197,16 @@ class Delivery:
             names=names,
             versions=versions if stream is not None else {},
         )
+
+
+def _is_sound(data: ExtendedTokenUpdateData) -> bool:
+    """Whether the figures are canonical and of a length that makes sense, and the integers in their range."""
+    volume, version, source_time = data.volume, data.version, data.source_time
+    figures = f"{data.price} {data.market_cap} {volume.h24} {volume.h1} {volume.m5} "
+    if not _are_decimals(figures):
+        return False
+    if len(figures) > _SURELY_SHORT_CHARS and max(map(len, figures.split(" "))) > _MAX_FIGURE_CHARS:
+        return False
+    return (version is UNSET or 0 <= version <= MAX_SEQUENCE) and (
+        source_time is UNSET or 0 <= source_time <= MAX_SEQUENCE
+    )

@@ -34,6 +34,7 @@ _LIMITS: Final = (
     "maxMessageBytes",
     "maxBatch",
 )
+_UNEXPECTED: Final = (SocketClosedError, TimeoutError, ValueError, KeyError, TypeError, ArithmeticError)
 _TLS_DAYS: Final = 14  # a certificate that ends sooner is worth a word
 
 
@@ -89,9 +90,14 @@ async def examine(
 async def _dns(host: str, port: int) -> Finding:
     started = time.perf_counter()
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(_TIMEOUT_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        return Finding("name", False, f"nobody says within {_TIMEOUT_S:.0f} s what address {host} has")
     except OSError as error:
         return Finding("name", False, f"{host} has no address: {error.strerror or error}")
+    except UnicodeError:
+        return Finding("name", False, f"{host} is no name of a computer")
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     return Finding("name", True, f"{host} is {', '.join(addresses)}", _since(started), {"addresses": addresses})
 
@@ -120,7 +126,7 @@ async def _tls(host: str, port: int, tls: ssl.SSLContext | None) -> Finding:
     except ssl.SSLCertVerificationError as error:
         return Finding("tls", False, f"the certificate is not trusted: {error.verify_message}")
     except (ssl.SSLError, OSError) as error:
-        return Finding("tls", False, f"no TLS there: {error.strerror or error or 'time-out'}")
+        return Finding("tls", False, f"no TLS there: {error.strerror or str(error) or 'time-out'}")
     elapsed = _since(started)
     session = writer.get_extra_info("ssl_object")
     certificate = session.getpeercert() or {}
@@ -151,12 +157,12 @@ async def _handshake(
     try:
         first, arrived_ms = await _receive(web_socket), _wall()
         if first.get("type") != "connection":
-            said = first.get("data", {})
+            said = _data(first)
             yield Finding(
                 "handshake", False, f"the server said {first.get('type')}: {said.get('code')} {said.get('message')}"
             )
             raise _CannotGoOnError
-        data = first["data"]
+        data = _data(first)
         granted = data.get("capabilities", [])
         yield Finding("handshake", True, f"WebSocket open, connection {data['connectionId']}", _since(started))
         missing = [name for name in asked if name not in granted]
@@ -167,8 +173,8 @@ async def _handshake(
         compression = "zstd" if "zstd" in granted else web_socket.compression
         yield Finding("compression", True if compression else None, compression or "none", data={"used": compression})
         yield await _round_trips(web_socket, heard, "heartbeat" in granted, first["timestamp"] - arrived_ms)
-    except (SocketClosedError, TimeoutError, ValueError, KeyError, TypeError) as error:
-        reason = "silence" if isinstance(error, TimeoutError) else f"{type(error).__name__} {error}"
+    except _UNEXPECTED as error:
+        reason = f"{type(error).__name__} {error}" if str(error) else f"no answer within {_TIMEOUT_S:.0f} s"
         yield Finding("handshake", False, f"the connection opened, but what followed is not this protocol: {reason}")
         raise _CannotGoOnError from None
     finally:
@@ -184,17 +190,14 @@ async def _round_trips(web_socket: Socket, heard: "_Pulse", heartbeats: bool, fi
     offsets: list[tuple[float, float]] = []
     for number in range(_PINGS):
         started, sent_ms = time.perf_counter(), _wall()
-        if heartbeats:
-            await web_socket.send(json.dumps({"type": "ping", "data": {"echo": f"doctor-{number}"}}))
-            while True:
-                answer = await _receive(web_socket)
-                if answer.get("type") == "heartbeat" and answer["data"].get("echo") == f"doctor-{number}":
-                    break
-            offsets.append((_since(started), answer["timestamp"] - (sent_ms + _wall()) / 2))
-        else:
-            heard.reset()
-            await web_socket.ping()
-            await heard.wait()
+        async with asyncio.timeout(_TIMEOUT_S):  # for the answer; other messages do not extend it
+            if heartbeats:
+                answered_at = await _echo(web_socket, f"doctor-{number}")
+                offsets.append((_since(started), answered_at - (sent_ms + _wall()) / 2))
+            else:
+                heard.reset()
+                await web_socket.ping()
+                await heard.wait()
         times.append(_since(started))
     # The quickest answer tells the clock best: least of it can have been spent on one way only.
     offset = min(offsets)[1] if offsets else first_offset_ms + min(times) / 2
@@ -202,6 +205,15 @@ async def _round_trips(web_socket: Socket, heard: "_Pulse", heartbeats: bool, fi
     text += f"the server's clock is {abs(offset):.0f} ms {'ahead' if offset >= 0 else 'behind'}"
     data = {"min_ms": min(times), "median_ms": statistics.median(times), "clock_offset_ms": offset, "pings": _PINGS}
     return Finding("round trip", True, text, data=data)
+
+
+async def _echo(web_socket: Socket, echo: str) -> float:
+    """Send a ping and wait for its own answer; the server's clock in it."""
+    await web_socket.send(json.dumps({"type": "ping", "data": {"echo": echo}}))
+    while True:
+        answer = await _receive(web_socket)
+        if answer.get("type") == "heartbeat" and _data(answer).get("echo") == echo:
+            return float(answer["timestamp"])
 
 
 async def _subscription(
@@ -260,8 +272,7 @@ class _Pulse:
         self.reset = self._event.clear
 
     async def wait(self) -> None:
-        async with asyncio.timeout(_TIMEOUT_S):
-            await self._event.wait()
+        await self._event.wait()
 
 
 async def _receive(web_socket: Socket) -> dict[str, Any]:
@@ -269,10 +280,17 @@ async def _receive(web_socket: Socket) -> dict[str, Any]:
         while True:
             message = await web_socket.receive()
             if isinstance(message, str):
-                value = json.loads(message)
-                if not isinstance(value, dict):
-                    raise ValueError("a message is not a JSON object")
-                return value
+                try:
+                    return msgspec.json.decode(message, type=dict[str, Any])
+                except (msgspec.DecodeError, RecursionError) as error:
+                    raise ValueError(f"a message is not a JSON object: {error}") from None
+
+
+def _data(message: dict[str, Any]) -> dict[str, Any]:
+    data = message.get("data", {})
+    if not isinstance(data, dict):
+        raise ValueError(f"the data of a message of type {message.get('type')} is not an object")
+    return data
 
 
 async def _hang_up(writer: asyncio.StreamWriter) -> None:

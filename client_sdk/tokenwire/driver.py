@@ -36,12 +36,13 @@ class Driver:
     def __init__(self, session: ClientSession, opener: Opener, changed: Callable[[], None]) -> None:
         self.session = session
         self.failure: ConnectionFailedError | None = None
-        """Why it gave up: the session's failure, or INTERNAL for a defect of this package (cause chained)."""
+        """Why it gave up: the session's failure, a redirect, or INTERNAL for a defect in this package (chained)."""
         self._opener = opener
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._trouble: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         self._keep_session = False
@@ -92,6 +93,18 @@ class Driver:
                 self.call(step)
             except ConnectionFailedError:
                 _log.error("the client stopped because of a defect in it", exc_info=self.failure)
+
+    def complain(self, trouble: str) -> None:
+        """Log why there is no connection, each reason once: who waits for an answer sees no events meanwhile."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _log.warning("cannot connect: %s; trying on", trouble)
+
+    def give_up(self, failure: ConnectionFailedError) -> None:
+        """End for a reason that the session knows nothing of."""
+        self.failure = failure
+        self._stop()
+        self._changed()
 
     def take_event(self) -> Event | None:
         """The session's next event. What the session has to say is still there after its end."""
@@ -179,12 +192,11 @@ class Driver:
         self._drop_link(graceful=graceful)
 
     def _defect(self, error: Exception) -> ConnectionFailedError:
-        self.failure = ConnectionFailedError(
+        failure = ConnectionFailedError(
             "INTERNAL",
             f"the client ran into a defect of its own: {error!r}",
             "Report it with the chained cause; a new client can be opened meanwhile",
         )
-        self.failure.__cause__ = error
-        self._stop()
-        self._changed()
-        return self.failure
+        failure.__cause__ = error
+        self.give_up(failure)
+        return failure

@@ -78,7 +78,10 @@ class Connected(msgspec.Struct, frozen=True):
 class Resumed(msgspec.Struct, frozen=True):
     """The session goes on after a reconnect; messages ``replay_from`` … ``replay_to`` are coming once more.
 
-    Nothing was lost. When there was nothing to replay ``replay_to`` is ``replay_from - 1``.
+    No message was lost; values made while nobody was connected are conflated to the newest one (see ``missed``),
+    or, with ``delivery="every"``, follow one by one. When there is nothing to replay ``replay_to`` is
+    ``replay_from - 1``. ``outage_ms`` is how long this process was without a connection; after a restart from a
+    checkpoint it counts from the restart.
     """
 
     connection_id: str

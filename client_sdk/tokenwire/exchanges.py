@@ -7,156 +7,25 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
 from msgspec import UNSET
 
+from tokenwire.exchange import Exchange, wire_bytes
 from tokenwire.requests import Request, Verb
-from tokenwire_schemas.errors import CATALOGUE, ErrorCode
-from tokenwire_schemas.extension_messages import (
-    ExtendedErrorData,
-    ExtendedSubscriptionData,
-    SubscriptionRequest,
-    SubscriptionRequestData,
-)
-from tokenwire_schemas.limits import MAX_BATCH, MAX_MESSAGE_BYTES, MAX_TOKEN_NAME_CHARS
+from tokenwire_schemas.extension_messages import ExtendedErrorData, ExtendedSubscriptionData
+from tokenwire_schemas.limits import MAX_BATCH, MAX_MESSAGE_BYTES
 
-__all__ = ["Entries", "Exchange", "Exchanges", "echo"]
+__all__ = ["Entries", "Exchanges"]
 
 _MAX_FLYING: Final = 8
 _MAX_MISSES: Final = 3
+_MAX_COUNT_CHARS: Final = 16
 _MAX_REQUEST_BYTES: Final = 131_072
 _MIN_REQUEST_BYTES: Final = 1_024
 _GRACE_MS: Final = 1_000  # for the second half of an answer …
 _BLIND_GRACE_MS: Final = 3_000  # … and without ids, when taking an answer for over too early would mix up two; there
 # it runs from the next message on: a stream that stands still says nothing about what is under way
-_REFUSES_ALL: Final = frozenset(
-    {
-        ErrorCode.INVALID_JSON,
-        ErrorCode.INVALID_MESSAGE,
-        ErrorCode.UNKNOWN_TYPE,
-        ErrorCode.INVALID_ACTION,
-        ErrorCode.BATCH_LIMIT,
-    }
-)
-"""A message refused with these is answered by nothing else (I-25)."""
-
-_encoder: Final = msgspec.json.Encoder()
-
 Entries = Iterable[tuple[str, tuple[str, ...]]]
 """Tokens for the wire, each with the application's names behind it."""
-
-
-class Exchange:
-    """One subscription message and its replies.
-
-    ``wire`` maps each entry of ``tokens`` to the application's names behind it.
-    """
-
-    __slots__ = (
-        "accepted",
-        "action",
-        "codes",
-        "id",
-        "misses",
-        "partial_ms",
-        "passed_ms",
-        "refused",
-        "requests",
-        "sent_ms",
-        "size",
-        "tries",
-        "wire",
-    )
-
-    def __init__(
-        self, identity: str, action: Verb, wire: dict[str, tuple[str, ...]], requests: Iterable[Request]
-    ) -> None:
-        self.id = identity
-        self.action: Verb = action
-        self.wire = wire
-        self.size = sum(map(_wire_bytes, wire))
-        """Bytes of the tokens, about."""
-        self.requests = dict.fromkeys(requests)
-        self.accepted: list[str] | None = None
-        self.refused: dict[str, None] | None = None
-        self.codes: dict[str, str] = {}
-        self.sent_ms: int | None = None
-        self.tries = 0
-        self.misses = 0
-        """How often no answer came in time."""
-        self.partial_ms: int | None = None
-        """Since when (ms) the answer is incomplete."""
-        self.passed_ms: int | None = None
-        """When something else came instead of the rest."""
-
-    def restart(self) -> None:
-        """It will be sent again: what was answered so far does not count."""
-        self.accepted = self.refused = self.partial_ms = self.passed_ms = self.sent_ms = None
-        self.codes = {}
-
-    def encode(self, sequence: int, timestamp: int, *, with_id: bool, known: dict[str, int], stream: str | None) -> str:
-        """The message as text; ``known`` and ``stream`` only if there is something known (I-55)."""
-        data = SubscriptionRequestData(
-            self.action,
-            list(self.wire),
-            self.id if with_id else UNSET,
-            known if known and stream is not None else UNSET,
-            stream if known and stream is not None else UNSET,
-        )
-        return _encoder.encode(SubscriptionRequest(sequence=sequence, timestamp=timestamp, data=data)).decode()
-
-    @property
-    def answered(self) -> int:
-        """How many of its tokens were accepted or refused."""
-        return len(self.accepted or ()) + len(self.refused or ())
-
-    @property
-    def is_complete(self) -> bool:
-        """Every token was accepted, or refused with a reason."""
-        return self.answered >= len(self.wire) and all(token in self.codes for token in self.refused or ())
-
-    def takes(self, data: ExtendedSubscriptionData) -> bool:
-        """Whether ``data`` can be an answer to this message, as far as its content tells."""
-        if self.action != data.action or self.has_half(data):
-            return False
-        if data.status == "success":
-            return len(data.tokens) <= len(self.wire) - self.answered
-        echoes = {echo(token) for token in self.wire}
-        return all(token in echoes for token in data.tokens)
-
-    def has_half(self, data: ExtendedSubscriptionData) -> bool:
-        """Whether the half of the answer that ``data`` is was here before: a message sent twice is answered twice."""
-        return (self.accepted if data.status == "success" else self.refused) is not None
-
-    def reply(self, data: ExtendedSubscriptionData) -> None:
-        """Notes half of the answer: what was accepted, or what was refused."""
-        if data.status == "success":
-            self.accepted = list(data.tokens)
-            return
-        self.refused = dict.fromkeys(data.tokens)
-        if data.rejected is not UNSET:
-            self.codes.update((one.token, one.code) for one in data.rejected)
-
-    def error(self, data: ExtendedErrorData) -> list[str]:
-        """Notes the reason of a refusal; the tokens it concerns."""
-        tokens = [] if data.tokens is UNSET else list(data.tokens)
-        if self.accepted is None and self.refused is None and data.level == "error" and data.code in _REFUSES_ALL:
-            self.accepted = []
-            self.refused = {echo(token): None for token in self.wire}
-            self.codes = dict.fromkeys(self.refused, data.code)
-            tokens = list(self.refused)
-        elif self.refused is None or not _is_reason(data.code):
-            return tokens
-        elif tokens:
-            self.codes.update((token, data.code) for token in tokens if token in self.refused)
-        else:
-            open_ones = [token for token in self.refused if token not in self.codes]
-            # A reason that names nobody may be followed by others: it stands for all until they come.
-            tokens = [token for token in open_ones if token in data.message] or open_ones
-            self.codes.update(dict.fromkeys(tokens, data.code))
-        for request in self.requests:
-            request.say(data.message)
-        return tokens
 
 
 class Exchanges:
@@ -165,7 +34,18 @@ class Exchanges:
     ``details``: the server answers with ids. ``max_batch`` and ``max_bytes`` bound one message.
     """
 
-    __slots__ = ("_count", "_flying", "_strays", "details", "max_batch", "max_bytes", "partial", "prefix", "queue")
+    __slots__ = (
+        "_count",
+        "_flying",
+        "_late",
+        "_strays",
+        "details",
+        "max_batch",
+        "max_bytes",
+        "partial",
+        "prefix",
+        "queue",
+    )
 
     def __init__(self) -> None:
         self.prefix = "r"
@@ -178,6 +58,7 @@ class Exchanges:
         """How many answers are incomplete."""
         self._flying: dict[str, Exchange] = {}
         self._strays: list[tuple[Verb, tuple[str, ...]]] = []
+        self._late = 0  # answers that may still come to what was sent again, or given up
         self._count = 0
 
     def set_limits(self, max_batch: int, max_message_bytes: int) -> None:
@@ -191,7 +72,7 @@ class Exchanges:
         self.queue.clear()
         self._flying.clear()
         self._strays.clear()
-        self.partial = 0
+        self.partial = self._late = 0
 
     # --- sending ----------------------------------------------------------------------------------------------
 
@@ -206,7 +87,7 @@ class Exchanges:
                 exchange.wire[token] = tuple(dict.fromkeys((*exchange.wire[token], *names)))
                 exchange.requests.update(dict.fromkeys(requests))
                 continue
-            size = _wire_bytes(token)
+            size = wire_bytes(token)
             if exchange is None or room <= 0 or exchange.size + size > self.max_bytes:
                 exchange = self._new(action, {}, requests)
                 self.queue.append(exchange)
@@ -246,6 +127,7 @@ class Exchanges:
     def send_again(self) -> None:
         """Everything on its way, or its answer, may be lost: send it once more, in order. The outcome is the same."""
         again = list(self._flying.values())
+        self._late += 2 * len(again)  # each in two halves
         self._flying.clear()
         for exchange in reversed(again):
             exchange.restart()
@@ -269,8 +151,20 @@ class Exchanges:
         stray = (data.action, tuple(data.tokens))
         if stray in self._strays:
             self._strays.remove(stray)
+            self._late += 1
             return None
         return next((exchange for exchange in self._flying.values() if exchange.takes(data)), None)
+
+    def is_asked(self, data: ExtendedSubscriptionData) -> bool:
+        """Whether ``data``, which no message on its way matches, may be a late answer to an earlier one."""
+        if self.details and data.request_id is not UNSET:
+            number = data.request_id.removeprefix(self.prefix)
+            is_ours = number != data.request_id and number.isdecimal() and len(number) <= _MAX_COUNT_CHARS
+            return is_ours and 1 <= int(number) <= self._count
+        if self._late == 0:
+            return False
+        self._late -= 1
+        return True
 
     def match_error(self, data: ExtendedErrorData) -> Exchange | None:
         """The message that an error may be about."""
@@ -341,26 +235,10 @@ class Exchanges:
         for exchange in reversed(list(late)):
             del self._flying[exchange.id]
             exchange.misses += 1
+            self._late += 2
             if exchange.misses < _MAX_MISSES:
                 exchange.restart()
                 self.queue.appendleft(exchange)
             else:
                 over.append(exchange)
         return over
-
-
-def _is_reason(code: str) -> bool:
-    """Whether an error with this code can be the reason of a refusal; trouble with the connection cannot."""
-    try:
-        return CATALOGUE[ErrorCode(code)].category == "subscription"
-    except ValueError:
-        return True
-
-
-def _wire_bytes(token: str) -> int:
-    return len(token.encode()) + 3
-
-
-def echo(token: str) -> str:
-    """``token`` as the server repeats it (I-21)."""
-    return token[:MAX_TOKEN_NAME_CHARS]

@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Final
 
+from tokenwire.cuts import MAX_TEXT_CHARS, cut
 from tokenwire.events import Error
 from tokenwire_schemas.limits import PROTOCOL_ERRORS_MAX, PROTOCOL_ERRORS_WINDOW_MS
 
@@ -10,6 +11,7 @@ __all__ = ["INVALID_SERVER_MESSAGE", "Faults"]
 
 INVALID_SERVER_MESSAGE: Final = "INVALID_SERVER_MESSAGE"
 _NOTICE_INTERVAL_MS: Final = 1_000
+_COUNT_CHARS: Final = 50
 _ACTION: Final = "Nothing to do; the client reconnects when it goes on. Report it to the server's operator."
 
 
@@ -51,5 +53,6 @@ class Faults:
             return None
         count, self._untold = self._untold, 0
         self._last_told_ms = now
-        message = self._why if count == 1 else f"{self._why} ({count} such messages)"
+        why = cut(self._why, MAX_TEXT_CHARS - _COUNT_CHARS)
+        message = why if count == 1 else f"{why} ({count} such messages)"
         return Error(INVALID_SERVER_MESSAGE, message, "error", _ACTION, (), wall)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from tokenwire.actions import Action, Close, Connect, Ping, Send
+from tokenwire.errors import ConnectionFailedError
 from tokenwire.session import ClientSession
 from tokenwire.transport import Opener, RefusedError, Socket, SocketClosedError
 
@@ -30,6 +31,12 @@ class Owner(Protocol):
 
     def report(self, step: Callable[[], Any]) -> None:
         """Do one step with the session, and what it asks for."""
+
+    def complain(self, trouble: str) -> None:
+        """No connection came about."""
+
+    def give_up(self, failure: ConnectionFailedError) -> None:
+        """End for a reason that the session knows nothing of."""
 
     def is_current(self, link: "Link") -> bool:
         """Whether the session still counts on ``link``."""
@@ -97,6 +104,12 @@ class Link:
         try:
             self._socket = socket = await self._opener(self._action, self._heard)
         except RefusedError as refused:
+            if refused.status is not None and 300 <= refused.status < 400:
+                if driver.is_current(self):
+                    driver.give_up(_redirected(refused))
+                return
+            if driver.is_current(self):
+                driver.complain(refused.text)
             status, retry_after_ms, text = refused.status, refused.retry_after_ms, refused.text
             self._report(lambda: session.refused(status, retry_after_ms, text, driver.now(), driver.wall()))
             return
@@ -155,6 +168,11 @@ class Link:
             except Exception as error:
                 defect = error
                 self._report(lambda: _raise(defect))
+
+
+def _redirected(refused: RefusedError) -> ConnectionFailedError:
+    """A redirect would be answered again, and following it would take the credentials elsewhere."""
+    return ConnectionFailedError("REDIRECTED", refused.text, "Use the address that the server redirects to.")
 
 
 def _raise(error: Exception) -> None:

@@ -1,8 +1,9 @@
 """What waits for the application: bounded, in order, and honest about what it leaves out.
 
-Up to its limit the queue is a plain FIFO. When it is full under the policy ``latest`` it turns into an ordered map
-in which a token occurs once: a newer value takes the older one's place at the end. It turns back once half of it
-was taken. Both ways cost one pass over the queue in at least as many steps as that pass is long.
+The queue is a plain FIFO as long as its reader keeps up. When it is full, or its oldest event waited too long, under
+the policy ``latest`` it turns into an ordered map in which a token occurs once: a newer value takes the older one's
+place at the end. It turns back once half of it was taken, or all of it when it was the waiting. That costs one pass
+over the queue, at most once for each time that the reader fell behind.
 """
 
 from collections import OrderedDict, deque
@@ -42,13 +43,17 @@ _Waiting = Snapshot | Update | Entry
 class EventQueue:
     """At most ``limit`` events; of more tokens than that, one value each and one event of each other kind.
 
-    ``conflated`` counts the events that gave way to newer ones.
+    ``max_wait_ms``: with an event that waited longer than this, older values give way as if the queue were full (not
+    under the policy ``fail``; None: never). ``conflated`` counts the events that gave way to newer ones.
     """
 
-    __slots__ = ("_controls", "_fail", "_fifo", "_map", "_serial", "conflated", "limit", "refused", "severed")
+    __slots__ = ("_controls", "_fail", "_fifo", "_is_late", "_map", "_max_wait_ms", "_serial", "conflated", "limit",
+                 "refused", "severed")  # fmt: skip
 
-    def __init__(self, limit: int, *, fail: bool = False) -> None:
+    def __init__(self, limit: int, *, fail: bool = False, max_wait_ms: int | None = None) -> None:
         self.limit = max(limit, 1)
+        self._max_wait_ms = None if fail else max_wait_ms
+        self._is_late = False  # it became a map because of its age, not of its length
         self.conflated = 0
         self.refused: _Waiting | None = None
         """The first event that found no room under the policy ``fail``; nothing is taken in after it."""
@@ -86,11 +91,12 @@ class EventQueue:
             self._conflate(self._map, event)
         elif self.refused is not None:
             return
-        elif len(self._fifo) < self.limit:
+        elif len(self._fifo) < self.limit and not self._waits_too_long(event):
             self._fifo.append(event)
         elif self._fail:
             self.refused = event
         else:
+            self._is_late = len(self._fifo) < self.limit
             waiting: OrderedDict[str | int, _Waiting] = OrderedDict()
             self._map = waiting
             for older in self._fifo:
@@ -105,11 +111,17 @@ class EventQueue:
         key, event = self._map.popitem(last=False)
         if isinstance(key, int) and isinstance(event, Entry):
             self._controls[type(event.event)].popleft()  # of a kind the oldest is first in both
-        if len(self._map) <= self.limit // 2:
+        if not self._map or (len(self._map) <= self.limit // 2 and not self._is_late):
             self._fifo.extend(self._map.values())
             self._map = None
             self._controls.clear()
         return event
+
+    def _waits_too_long(self, event: _Waiting) -> bool:
+        """Whether the oldest event is so old that its reader is behind (by the clock that events are stamped with)."""
+        if self._max_wait_ms is None or not self._fifo:
+            return False
+        return _time_of(event) - _time_of(self._fifo[0]) > self._max_wait_ms
 
     def _conflate(self, waiting: OrderedDict[str | int, _Waiting], event: _Waiting) -> None:
         self._insert(waiting, event)
@@ -157,6 +169,10 @@ class EventQueue:
             assert isinstance(heir, Entry)
             assert isinstance(heir.event, Gap)
             waiting[keys[0]] = Entry(_union(oldest.event, heir.event), min(oldest.floor, heir.floor), heir.lineage)
+
+
+def _time_of(event: _Waiting) -> int:
+    return event.event.received_ms if isinstance(event, Entry) else event.received_ms
 
 
 def _newest(older: Snapshot | Update, newer: Snapshot | Update) -> Snapshot | Update:

@@ -11,13 +11,20 @@ from msgspec import UNSET
 
 from tokenwire_schemas.codec import CodecError, decode_extended_message
 from tokenwire_schemas.extension_messages import (
+    ExtendedConnection,
     ExtendedConnectionData,
+    ExtendedError,
     ExtendedErrorData,
     ExtendedServerMessage,
+    ExtendedSubscription,
     ExtendedSubscriptionData,
     ExtendedTokenUpdateData,
+    Gap,
     GapData,
+    Heartbeat,
     HeartbeatData,
+    Kline,
+    Transaction,
 )
 from tokenwire_schemas.limits import MAX_SEQUENCE
 
@@ -60,15 +67,51 @@ _DATA: Final[dict[str, type[msgspec.Struct]]] = {
     "heartbeat": HeartbeatData,
     "gap": GapData,
 }
+_INTEGERS: Final[dict[type, tuple[str, ...]]] = {
+    ExtendedConnection: (
+        "max_subscriptions",
+        "replay_from",
+        "heartbeat_ms",
+        "idle_timeout_ms",
+        "resume_window_ms",
+        "max_message_bytes",
+        "max_batch",
+        "update_interval_ms",
+    ),
+    ExtendedSubscription: ("active",),
+    ExtendedError: ("retry_after_ms",),
+    Heartbeat: ("pending",),
+    Gap: ("first", "last"),
+    Transaction: ("version",),
+    Kline: ("version",),
+}
+"""What is checked of each kind; values of tokens are checked one by one where they are applied."""
 _MAX_PROBLEM_CHARS: Final = 300
 
 
 def read(text: str | bytes) -> ExtendedServerMessage | Unread:
-    """The message in ``text``; never raises."""
+    """The message in ``text``; never raises. Its integers, save those of single values, are in their ranges."""
     try:
-        return decode_extended_message(text)
+        message = decode_extended_message(text)
     except CodecError as error:
-        return _salvage(text, str(error)[:_MAX_PROBLEM_CHARS])
+        found = _salvage(text, str(error)[:_MAX_PROBLEM_CHARS])
+        if isinstance(found, Unread):
+            return found
+        message = found
+    if not 0 <= message.sequence <= MAX_SEQUENCE:
+        return Unread("sequence is out of range")
+    kind = type(message)
+    if 0 <= message.timestamp <= MAX_SEQUENCE:
+        names = _INTEGERS.get(kind)
+        if names is None or all(_is_in_range(getattr(message.data, name)) for name in names):
+            return message
+    tag = str(kind.__struct_config__.tag)
+    numbered = message.sequence if message.sequence > 0 and tag not in _UNNUMBERED else None
+    return Unread(f"{tag}: an integer is out of range", numbered)
+
+
+def _is_in_range(value: object) -> bool:
+    return not isinstance(value, int) or 0 <= value <= MAX_SEQUENCE
 
 
 def _salvage(text: str | bytes, problem: str) -> ExtendedServerMessage | Unread:
@@ -78,7 +121,7 @@ def _salvage(text: str | bytes, problem: str) -> ExtendedServerMessage | Unread:
         return Unread(problem)
     kind, sequence = numbered.type, numbered.sequence
     if not 1 <= sequence <= MAX_SEQUENCE:
-        return Unread(f"sequence {sequence} is out of range")
+        return Unread("sequence is out of range")
     if kind not in _KNOWN:
         return Unread(None, sequence)
     number = None if kind in _UNNUMBERED else sequence

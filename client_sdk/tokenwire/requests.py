@@ -2,9 +2,11 @@
 
 from typing import Final, Literal
 
+from tokenwire.cuts import cut
 from tokenwire.errors import TokenwireError
+from tokenwire_schemas.limits import MAX_TOKEN_NAME_CHARS
 
-__all__ = ["CANCELLED", "REJECTED", "Request", "Verb"]
+__all__ = ["CANCELLED", "REJECTED", "Request", "Verb", "is_usable"]
 
 Verb = Literal["subscribe", "unsubscribe"]
 
@@ -55,10 +57,16 @@ class Request:
 
     def say(self, message: str) -> None:
         """Words of the server about this request."""
-        if len(self.messages) < _MAX_MESSAGES and message not in self.messages:
-            self.messages.append(message)
+        text = cut(message)
+        if len(self.messages) < _MAX_MESSAGES and text not in self.messages:
+            self.messages.append(text)
 
     def fail(self, error: TokenwireError) -> None:
         """The request cannot be carried out."""
         if not self.done:
             self.error = error
+
+
+def is_usable(name: str) -> bool:
+    """Whether ``name`` can be sent at all; the rest is for the server to judge."""
+    return 0 < len(name) <= MAX_TOKEN_NAME_CHARS and name.encode("utf-8", "replace").decode() == name

@@ -16,6 +16,7 @@ from tokenwire.actions import Action, Close
 from tokenwire.checkpoint import Checkpoint
 from tokenwire.config import ClientConfig
 from tokenwire.connection import OPEN, Connection, Phase
+from tokenwire.cuts import MAX_ID_CHARS, cut
 from tokenwire.endpoint import is_secret
 from tokenwire.errors import ClientClosedError, TokenwireError
 from tokenwire.events import Connected, Event, Gap, Quote, Resumed
@@ -31,6 +32,7 @@ from tokenwire_schemas.extension_messages import ExtendedConnection, ExtendedCon
 __all__ = ["ClientSession"]
 
 _ATTEMPT_STRIDE: Final = 1_000  # tries made after a checkpoint are not in it
+_MAX_STREAM_CHARS: Final = 256
 _MIN_IDLE_MS: Final = 1_000
 _MAX_IDLE_MS: Final = 600_000
 _RESUMING: Final = frozenset({"resume", "details"})
@@ -207,7 +209,9 @@ class ClientSession(Connection):
         first = last + 1 if data.replay_from is UNSET else data.replay_from
         self._metrics.outcome("resumed")
         outage = max(now - self._lost_ms, 0)
-        self._delivery.tell(Resumed(data.connection_id, first, max(high_water, first - 1), outage, wall), last)
+        self._delivery.tell(
+            Resumed(cut(data.connection_id, MAX_ID_CHARS), first, max(high_water, first - 1), outage, wall), last
+        )
 
     def _fresh(self, message: ExtendedConnection, now: int, wall: int) -> None:
         data, delivery, stream = message.data, self._delivery, self._stream
@@ -222,6 +226,9 @@ class ClientSession(Connection):
             else:
                 stream.invalid("a session secret that cannot be sent back", now, wall)
         versions = data.stream if data.stream is not UNSET and "details" in self._granted else None
+        if versions is not None and len(versions) > _MAX_STREAM_CHARS:
+            stream.invalid("the name of a stream that is too long", now, wall)
+            versions = None
         if versions is None or versions != delivery.lineage.stream:
             self._table.forget_versions()
         delivery.lineage = Lineage(secret, versions)
@@ -229,7 +236,7 @@ class ClientSession(Connection):
         stream.begin(message.sequence, can_replay="resume" in self._granted)
         self._subscriptions.begin([] if data.subscriptions is UNSET else [one.token for one in data.subscriptions])
         self._outbound.begin(now, 0, hold_until=now, idle_ms=self._idle_ms)
-        connected = Connected(data.connection_id, tuple(sorted(self._granted)), reason, wall)
+        connected = Connected(cut(data.connection_id, MAX_ID_CHARS), tuple(sorted(self._granted)), reason, wall)
         delivery.tell(connected, last, delivery.lineage)
         if had_session:
             self._metrics.outcome(reason or "not_resumed")

@@ -5,7 +5,8 @@ shard, a token goes to. A token stays where it is while it is subscribed to, so 
 between tokens of different shards there is none.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -94,44 +95,54 @@ class Placement:
         self._capacity: dict[int, int] = {}
         self._names: list[dict[str, None]] = []
         self._shard: dict[str, int] = {}
-        self._by_address: dict[str, int] = {}
+        self._address: dict[str, str] = {}
+        self._meant_by: dict[str, dict[str, None]] = {}
 
     def shard_of(self, name: str) -> int | None:
-        """The shard of a name (or of an address learned for one), None if there is none."""
-        return self._shard.get(name, self._by_address.get(name))
+        """The shard of a name (or of an address that a placed name means), None if there is none."""
+        shard = self._shard.get(name)
+        if shard is None and (names := self._meant_by.get(name)):
+            shard = self._shard[next(iter(names))]
+        return shard
 
-    def assign(self, names: Iterable[str]) -> tuple[dict[int, list[str]], list[str]]:
-        """The names for each shard, and those that no shard has room for. Known names stay where they are."""
+    def placed(self, name: str) -> int | None:
+        """The shard of exactly this name."""
+        return self._shard.get(name)
+
+    def assign(
+        self, names: Iterable[str], tried: Mapping[str, Collection[int]] = MappingProxyType({})
+    ) -> tuple[dict[int, list[str]], list[str]]:
+        """The names for each shard, and those that no shard has room for. Known names stay where they are.
+
+        ``tried`` says which shards have refused a name: it goes to none of them.
+        """
         placed: dict[int, list[str]] = {}
         left_over = []
         for name in names:
+            excluded = tried.get(name, ())
             shard = self.shard_of(name)
-            if shard is None:
-                shard = self._with_room()
+            if shard is None or shard in excluded:
+                shard = self._with_room(excluded)
             if shard is None:
                 left_over.append(name)
                 continue
-            while shard >= len(self._names):
-                self._names.append({})
-            self._names[shard][name] = None
-            self._shard[name] = shard
+            self._put(name, shard)
             placed.setdefault(shard, []).append(name)
         return placed, left_over
 
     def adopt(self, shard: int, names: Iterable[str]) -> None:
         """Take over what a restored session holds already."""
-        while shard >= len(self._names):
-            self._names.append({})
+        self._grow(shard)
         for name in names:
-            self._names[shard][name] = None
-            self._shard[name] = shard
+            self._put(name, shard)
 
     def release(self, names: Iterable[str]) -> None:
-        """Forget names; their places are free again."""
+        """Forget names and what they mean; their places are free again."""
         for name in names:
             shard = self._shard.pop(name, None)
             if shard is not None:
                 self._names[shard].pop(name, None)
+                self._forget_address(name)
 
     def vacate(self, names: Iterable[str]) -> None:
         """Names that were refused for now: they take no place, but the shard that still wants them keeps them."""
@@ -142,9 +153,10 @@ class Placement:
 
     def learn(self, name: str, address: str) -> None:
         """``name`` means ``address``: the same token under another name belongs to the same shard."""
-        shard = self._shard.get(name)
-        if shard is not None:
-            self._by_address[address] = shard
+        if name in self._shard and self._address.get(name) != address:
+            self._forget_address(name)
+            self._address[name] = address
+            self._meant_by.setdefault(address, {})[name] = None
 
     def limit(self, shard: int, capacity: int) -> None:
         """The server allows ``shard`` that many tokens; shards not opened yet are expected to be alike."""
@@ -155,8 +167,32 @@ class Placement:
         """The server refused more than ``shard`` holds now."""
         self._capacity[shard] = len(self._names[shard])
 
-    def _with_room(self) -> int | None:
+    def surplus(self, shard: int, capacity: int) -> tuple[list[str], list[str]]:
+        """The names of ``shard`` that still fit if it holds only ``capacity``, and those that do not."""
+        names = list(self._names[shard]) if shard < len(self._names) else []
+        return names[:capacity], names[capacity:]
+
+    def _put(self, name: str, shard: int) -> None:
+        if self._shard.get(name, shard) != shard:
+            self.release([name])
+        self._grow(shard)
+        self._names[shard][name] = None
+        self._shard[name] = shard
+
+    def _grow(self, shard: int) -> None:
+        while shard >= len(self._names):
+            self._names.append({})
+
+    def _forget_address(self, name: str) -> None:
+        address = self._address.pop(name, None)
+        if address is not None:
+            names = self._meant_by[address]
+            names.pop(name)
+            if not names:
+                del self._meant_by[address]
+
+    def _with_room(self, excluded: Collection[int]) -> int | None:
         for shard, names in enumerate(self._names):
-            if len(names) < self._capacity.get(shard, self._default):
+            if shard not in excluded and len(names) < self._capacity.get(shard, self._default):
                 return shard
         return len(self._names) if len(self._names) < self._max_shards else None

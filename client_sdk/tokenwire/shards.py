@@ -9,7 +9,7 @@ from tokenwire.checkpoint import Checkpoint
 from tokenwire.driver import Driver
 from tokenwire.errors import ConnectionFailedError
 from tokenwire.events import Event, Quote
-from tokenwire.requests import Request
+from tokenwire.requests import CANCELLED, Request
 from tokenwire.session import ClientSession
 from tokenwire.sharding import Placement, worst_state
 from tokenwire.states import ConnectionState
@@ -18,6 +18,7 @@ from tokenwire.transport import Opener
 __all__ = ["LIMIT_CODE", "Batch", "Shards"]
 
 LIMIT_CODE: Final = "SUBSCRIPTION_LIMIT"
+_MAX_HOPS: Final = 10  # shards that may refuse a name before it is rejected, so that no server sends it round for ever
 
 
 class Batch:
@@ -28,6 +29,8 @@ class Batch:
         self.accepted: dict[str, str] = {}
         self.rejected: dict[str, str] = {}
         self.errors: list[Exception] = []
+        self.tried: dict[str, set[int]] = {}
+        """The shards that had no room for a name although they should have had; it is not sent there again."""
 
     @property
     def done(self) -> bool:
@@ -59,6 +62,7 @@ class Shards:
         self._batches: list[Batch] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._turn = 0
+        self._limits: dict[int, int] = {}
         self._settling = False
         self._checkpoints = checkpoints
 
@@ -175,10 +179,13 @@ class Shards:
             return
         self._settling = True
         try:
+            self._observe_limits()
             for batch in self._batches:
-                for shard, request in [entry for entry in batch.open if entry[1].done]:
-                    batch.open.remove((shard, request))
-                    self._gather(batch, shard, request)
+                # Again until nothing is left: a name that is passed on may have its answer at once.
+                while answered := [entry for entry in batch.open if entry[1].done]:
+                    for shard, request in answered:
+                        batch.open.remove((shard, request))
+                        self._gather(batch, shard, request)
             self._batches = [batch for batch in self._batches if not batch.done]
         finally:
             self._settling = False
@@ -186,17 +193,74 @@ class Shards:
     def _gather(self, batch: Batch, shard: int, request: Request) -> None:
         if request.error is not None:
             batch.errors.append(request.error)
+        if request.action == "unsubscribe":
+            batch.rejected.update(request.rejected)
+            return
         for name, address in request.accepted.items():
             batch.accepted[name] = address
             self._placement.learn(name, address)
-        overflow = [name for name, code in request.rejected.items() if code == LIMIT_CODE]
-        refused = {name: code for name, code in request.rejected.items() if code != LIMIT_CODE}
-        self._placement.vacate(refused)
-        batch.rejected.update(refused)
+        wanted = frozenset(self.drivers[shard].session.desired) if request.rejected else frozenset()
+        overflow = []
+        for name, code in request.rejected.items():
+            place = self._placement.placed(name)
+            if code == LIMIT_CODE and place is not None:
+                overflow.append(name)
+                continue
+            batch.rejected[name] = code
+            if place == shard and code != CANCELLED:
+                # A wish that is kept for later still belongs to its connection, but takes no place there.
+                (self._placement.vacate if name in wanted else self._placement.release)([name])
         if overflow:
-            self._placement.release(overflow)
-            self._placement.is_full(shard)
-            self._place(batch, overflow)
+            self._pass_on(batch, shard, overflow, wanted)
+
+    def _pass_on(self, batch: Batch, shard: int, names: list[str], wanted: frozenset[str]) -> None:
+        """``shard`` has no room for ``names``: others may have."""
+        here = [name for name in names if self._placement.placed(name) == shard]
+        self._placement.release(here)
+        self._placement.is_full(shard)
+        # The session keeps the wish and would ask again after a reconnect, when the name is long elsewhere.
+        self._give_up(shard, [name for name in here if name in wanted])
+        again = []
+        for name in names:
+            tried = batch.tried.setdefault(name, set())
+            tried.add(shard)
+            if len(tried) < _MAX_HOPS:
+                again.append(name)
+            else:
+                batch.rejected[name] = LIMIT_CODE
+        self._place(batch, again)
+
+    def _give_up(self, shard: int, names: list[str]) -> None:
+        if names:
+            driver = self.drivers[shard]
+            driver.call(partial(driver.session.unsubscribe, names, driver.now()))
+
+    def _observe_limits(self) -> None:
+        """A server that allows fewer tokens after a reconnect: what does not fit moves to where there is room."""
+        for shard, driver in enumerate(self.drivers):
+            limit = driver.session.max_subscriptions
+            if limit is None or limit == self._limits.get(shard) or driver.done:
+                continue
+            self._limits[shard] = limit
+            self._placement.limit(shard, limit)
+            kept, surplus = self._placement.surplus(shard, limit)
+            if surplus:
+                asked = {name for batch in self._batches for _, request in batch.open for name in request.waiting}
+                # What is asked for right now goes elsewhere by the answer to that.
+                self._move(shard, kept, [name for name in surplus if name not in asked])
+
+    def _move(self, shard: int, kept: list[str], surplus: list[str]) -> None:
+        batch = Batch()
+        batch.tried = {name: {shard} for name in surplus}  # nothing is released before it is known to fit elsewhere
+        self._place(batch, surplus)
+        moved = [name for name in surplus if name not in batch.rejected]
+        self._placement.vacate(batch.rejected)  # no room anywhere: the session keeps the wish, and the next one asks
+        if moved:
+            self._give_up(shard, moved)
+            # Which of them the server has refused already is its own choice: all that stay are asked for once more.
+            driver = self.drivers[shard]
+            batch.open.append((shard, driver.call(partial(driver.session.subscribe, kept, driver.now()))))
+        self._batches.append(batch)
 
 
 class _Latest(Mapping[str, Quote]):

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from tokenwire.clock import ClockEstimate
 from tokenwire.config import ClientConfig
+from tokenwire.cuts import MAX_CODE_CHARS, cut, cut_names
 from tokenwire.delivery import Delivery
 from tokenwire.events import Error, Event, Gap, Stale
 from tokenwire.faults import Faults
@@ -41,6 +42,7 @@ _STALE_CODES: Final = frozenset({ErrorCode.UPSTREAM_STALE, ErrorCode.UPSTREAM_UN
 Message = ExtendedServerMessage | Unread
 
 _MAX_SHOWN_CHARS: Final = 100
+_REFUSED_ACTION: Final = "Nothing to do, the client asks again from time to time; or unsubscribe what is too much."
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -59,6 +61,7 @@ class Stream:
         "_config",
         "_delivery",
         "_faults",
+        "_max_ahead",
         "_metrics",
         "_outbound",
         "_subscriptions",
@@ -92,6 +95,7 @@ class Stream:
         self._clock = clock
         self._faults = Faults()
         self._timestamp = 0
+        self._max_ahead = max(config.hold_frames, limits.RESUME_MAX_FRAMES)  # no server keeps more to be replayed
         self.reader: SequenceReader[Message] = SequenceReader(config.hold_frames, config.hold_bytes)
         self.holes = HoleWatch(config)
         self.can_replay = False
@@ -203,7 +207,9 @@ class Stream:
         elif isinstance(message, ExtendedTokenUpdate):
             self._apply((message.data,), message, now, wall, replayed)
         elif isinstance(message, ExtendedSubscription):
-            self._subscriptions.reply(message.data, now)
+            problem = self._subscriptions.reply(message.data, now, replayed=replayed)
+            if problem is not None:
+                self.invalid(problem, now, wall)
             return
         elif isinstance(message, ExtendedError):
             self.error(message, sequence, now, wall)
@@ -222,12 +228,12 @@ class Stream:
         wrong = self._delivery.apply(updates, message.sequence, message.timestamp, wall, replayed)
         if wrong is not None:
             # Told, but tolerated: one bad source must not end the connection for all the other tokens.
-            why = f"no canonical decimal strings in a value of {wrong[:_MAX_SHOWN_CHARS]!r}"
+            why = f"figures that cannot be relied on in a value of {wrong[:_MAX_SHOWN_CHARS]!r}"
             self.invalid(why, now, wall, is_tolerated=True)
 
     def _heartbeat(self, message: Heartbeat, now: int, wall: int) -> None:
         high, reader = message.sequence, self.reader
-        if not reader.last <= high <= limits.MAX_SEQUENCE:
+        if not reader.last <= high <= reader.last + self._max_ahead:
             self.invalid(f"heartbeat with sequence {high} after {reader.last}", now, wall)
             return
         if message.data.echo is not UNSET and self._clock.pong(message.data.echo, message.timestamp, now, wall):
@@ -250,27 +256,29 @@ class Stream:
         self._metrics.lost_frames += lost.last - lost.first + 1
         if lost.repair == "snapshot":
             self._table.expect_snapshots()
-        event = Gap(lost.first, lost.last, lost.cause, lost.repair, wall)
+        event = Gap(lost.first, lost.last, cut(lost.cause), lost.repair, wall)
         self._delivery.tell(event, lost.first - 1)
 
     def error(self, message: ExtendedError, sequence: int | None, now: int, wall: int) -> None:
         """An error message; ``sequence`` None: before the connection message, so of no session."""
         data = message.data
         self._metrics.errors += 1
-        names = self._subscriptions.error(data)
+        names = cut_names(self._subscriptions.error(data, now))
+        code, text = cut(data.code, MAX_CODE_CHARS), cut(data.message)
         event: Event
         if data.code in _STALE_CODES:
-            event = Stale(data.code, data.message, () if data.tokens is UNSET else tuple(data.tokens), wall)
+            event = Stale(code, text, () if data.tokens is UNSET else cut_names(data.tokens), wall)
         else:
             action = ""
             with contextlib.suppress(ValueError):
                 action = CATALOGUE[ErrorCode(data.code)].action
-            event = Error(data.code, data.message, data.level, action, names, wall)
+            event = Error(code, text, data.level, action, names, wall)
         self._delivery.tell(event, self.reader.last if sequence is None else sequence - 1)
         if sequence is not None and sequence <= self.replay_to:
             return  # history, not a command
         if data.level == "fatal":
-            self.fatal, self.fatal_ms = data.code, now
+            if self.fatal is None:  # repeated, it must not put off the end
+                self.fatal, self.fatal_ms = code, now
         elif data.code == ErrorCode.RATE_LIMITED:
             self._outbound.rate_limited(0 if data.retry_after_ms is UNSET else data.retry_after_ms, now)
         elif data.code == ErrorCode.REPLAY_UNAVAILABLE:
@@ -290,6 +298,12 @@ class Stream:
         told = self._faults.tell(now, wall, at_once=at_once)
         if told is not None:
             self._delivery.tell(told, self.reader.last)
+
+    def tell_refusals(self, wall: int) -> None:
+        """The events about what was accepted once and is refused now."""
+        for code, names in self._subscriptions.refusals.take_untold().items():
+            text = f"refused although it was accepted before: {code}"
+            self._delivery.tell(Error(code, text, "error", _REFUSED_ACTION, cut_names(names), wall), self.reader.last)
 
     @property
     def faults_due(self) -> int | None:

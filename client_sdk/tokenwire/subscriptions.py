@@ -6,28 +6,18 @@ from typing import Final
 from msgspec import UNSET
 
 from tokenwire.errors import RequestError, TokenwireError
-from tokenwire.exchanges import Entries, Exchange, Exchanges, echo
-from tokenwire.requests import CANCELLED, REJECTED, Request, Verb
+from tokenwire.exchange import Exchange, echo
+from tokenwire.exchanges import Entries, Exchanges
+from tokenwire.refusals import Refusals, may_pass
+from tokenwire.requests import CANCELLED, REJECTED, Request, Verb, is_usable
 from tokenwire.tokens import TokenTable
-from tokenwire_schemas.errors import CATALOGUE, ErrorCode
+from tokenwire_schemas.errors import ErrorCode
 from tokenwire_schemas.extension_messages import ExtendedErrorData, ExtendedSubscriptionData
-from tokenwire_schemas.limits import MAX_TOKEN_NAME_CHARS
+from tokenwire_schemas.limits import MAX_BATCH, MAX_TOKEN_NAME_CHARS
 
 __all__ = ["Subscriptions"]
 
 _NO_TOKEN: Final = frozenset({ErrorCode.TOKEN_NOT_FOUND, ErrorCode.INVALID_TOKEN})
-
-
-def _retryable(code: str) -> bool:
-    try:
-        return CATALOGUE[ErrorCode(code)].retryable
-    except ValueError:
-        return False
-
-
-def _is_usable(name: str) -> bool:
-    """Whether a name can be sent at all; the rest is for the server to judge."""
-    return 0 < len(name) <= MAX_TOKEN_NAME_CHARS and name.encode("utf-8", "replace").decode() == name
 
 
 class Subscriptions:
@@ -41,6 +31,7 @@ class Subscriptions:
         "attached",
         "exchanges",
         "held",
+        "refusals",
         "reply_timeout_ms",
         "unsettled",
     )
@@ -53,6 +44,7 @@ class Subscriptions:
         """There is a session, or one to resume: requests are queued for it. Otherwise only the wish is kept."""
         self.held: set[str] = set()
         """What the server holds for this session, as far as it has said so."""
+        self.refusals = Refusals()
         self.unsettled = False
         """What is held may differ from what is wanted."""
         self._settled: set[tuple[Verb, str]] = set()
@@ -65,7 +57,7 @@ class Subscriptions:
         """Wants ``names``; those that cannot be sent are refused at once."""
         request = self._request("subscribe", names)
         for name in tuple(request.waiting):
-            if not _is_usable(name):
+            if not is_usable(name):
                 request.reject(name, ErrorCode.INVALID_TOKEN)
         asked = [name for name in request.names if name in request.waiting]
         for name in asked:
@@ -122,44 +114,59 @@ class Subscriptions:
         """The versions of the tokens in ``exchange`` that were applied, for ``known`` (I-55)."""
         if exchange.action != "subscribe":
             return {}
-        tokens = self._table.tokens
-        found = ((address, tokens.get(address)) for address in exchange.wire)
-        return {
-            address: token.version
-            for address, token in found
-            if token is not None and token.version is not None and token.quote is not None
-        }
+        return self._table.known(exchange.wire)
 
     # --- answers ----------------------------------------------------------------------------------------------
 
-    def reply(self, data: ExtendedSubscriptionData, now: int) -> None:
-        """A subscription message of the server."""
+    def reply(self, data: ExtendedSubscriptionData, now: int, *, replayed: bool) -> str | None:
+        """A subscription message of the server; what is wrong with it, if that is no answer to anything asked.
+
+        A replay answers what an earlier process asked, too.
+        """
+        if any(len(token) > MAX_TOKEN_NAME_CHARS for token in data.tokens):
+            return "a subscription reply with a token that is too long"
         exchange = self.exchanges.match(data)
+        is_repeated = exchange is not None and exchange.has_half(data)
+        if exchange is not None and not is_repeated and exchange.contradicts(data):
+            self.unsettled = True
+            return "a subscription reply that contradicts its request, or the half before it"
+        unknown = exchange is None and data.status == "success" and not all(map(self._is_known, data.tokens))
+        if unknown and not self.exchanges.is_asked(data) and not replayed:
+            return "a subscription reply to nothing that was asked"
         if data.status == "success" and data.action == "subscribe":
-            self.held.update(data.tokens)
+            self._hold(data.tokens)
         elif data.status == "success":
             self.held.difference_update(data.tokens)
             self._table.drop_unwanted(data.tokens)
         if exchange is None:
             self.unsettled = True
-            return
-        if exchange.has_half(data):
-            self._finish(exchange)
-            return
-        exchange.reply(data)
-        if exchange.is_complete:
-            self._finish(exchange)
+            return None
+        if not is_repeated:
+            exchange.reply(data)
+        if is_repeated or exchange.is_complete:
+            self._finish(exchange, now)
         else:
             self.exchanges.await_rest(exchange, now)
+        return None
 
-    def error(self, data: ExtendedErrorData) -> tuple[str, ...]:
+    def _is_known(self, token: str) -> bool:
+        return token in self._table.by_address or token in self._table.tokens or token in self.held
+
+    def _hold(self, tokens: Iterable[str]) -> None:
+        """The server holds ``tokens``; of what nobody wants only so many are remembered, to be given back."""
+        room = len(self._table.wanted) + MAX_BATCH
+        for token in tokens:
+            if token in self._table.by_address or (len(self.held) < room and len(token) <= MAX_TOKEN_NAME_CHARS):
+                self.held.add(token)
+
+    def error(self, data: ExtendedErrorData, now: int) -> tuple[str, ...]:
         """An error message of the server; the application's names for what it concerns."""
         exchange = self.exchanges.match_error(data)
         if exchange is None:
             return self._names(None, [] if data.tokens is UNSET else data.tokens)
         names = self._names(exchange, exchange.error(data))
         if exchange.refused is not None and exchange.is_complete:
-            self._finish(exchange)
+            self._finish(exchange, now)
         return names
 
     def _names(self, exchange: Exchange | None, tokens: Iterable[str]) -> tuple[str, ...]:
@@ -172,9 +179,9 @@ class Subscriptions:
     def progress(self, now: int) -> None:
         """Another numbered message came than an answer."""
         for exchange in self.exchanges.passed(now):
-            self._finish(exchange)
+            self._finish(exchange, now)
 
-    def _finish(self, exchange: Exchange) -> None:
+    def _finish(self, exchange: Exchange, now: int) -> None:
         """Everything that will be answered is: bind names to addresses, pass on refusals, ask again for the rest."""
         self.exchanges.finish(exchange)
         self.unsettled = True
@@ -190,13 +197,13 @@ class Subscriptions:
             self._accept(exchange, token, address)
         for token in exchange.wire:
             if echo(token) in refused:
-                self._refuse(exchange, token, exchange.codes.get(echo(token), REJECTED))
+                self._refuse(exchange, token, exchange.codes.get(echo(token), REJECTED), now)
         open_ones = [token for token in remaining if token not in pairs]
         if len(exchange.wire) > 1:
             self.exchanges.ask_apart(exchange, open_ones)
         else:
             for token in open_ones:
-                self._refuse(exchange, token, REJECTED)
+                self._refuse(exchange, token, REJECTED, now)
         self.prune()
 
     def _guess(self, exchange: Exchange, remaining: list[str], accepted: list[str]) -> dict[str, str]:
@@ -212,7 +219,7 @@ class Subscriptions:
             }
             if len(addresses) == 1 and (address := addresses.pop()) is not None and address in listed:
                 pairs[token] = address
-        if len(exchange.wire) == 1 and accepted and not pairs:
+        if len(exchange.wire) == 1 and len(remaining) == 1 and accepted and not pairs:
             pairs[remaining[0]] = accepted[0]
         return pairs
 
@@ -225,7 +232,7 @@ class Subscriptions:
             for request in exchange.requests:
                 request.accept(name, address)
 
-    def _refuse(self, exchange: Exchange, token: str, code: str) -> None:
+    def _refuse(self, exchange: Exchange, token: str, code: str, now: int) -> None:
         if exchange.action == "subscribe" and code in _NO_TOKEN:
             by_name = [name for name in exchange.wire[token] if name != token and name in self._table.wanted]
             if by_name:  # the address is not valid any more, but the name may be
@@ -235,7 +242,9 @@ class Subscriptions:
                 return
         for name in exchange.wire[token]:
             if exchange.action == "subscribe" and (wanted := self._table.wanted.get(name)) is not None:
-                if _retryable(code):
+                if wanted.confirmed:
+                    self.refusals.add(wanted, code, now)
+                elif may_pass(code):
                     wanted.refused = code
                 else:
                     self._table.forget(name)
@@ -246,14 +255,15 @@ class Subscriptions:
 
     def deadline(self) -> int | None:
         """When :meth:`handle_timer` has something to do."""
-        return self.exchanges.deadline(self.reply_timeout_ms)
+        due, again = self.exchanges.deadline(self.reply_timeout_ms), self.refusals.due
+        return again if due is None else due if again is None else min(due, again)
 
     def handle_timer(self, now: int) -> None:
         """Finishes answers that stay incomplete, repeats what stays unanswered, and in the end gives up on it."""
         due = self.exchanges.due(now, self.reply_timeout_ms)
         for exchange in due:
             if exchange.partial_ms is not None:
-                self._finish(exchange)
+                self._finish(exchange, now)
         for exchange in self.exchanges.give_up(exchange for exchange in due if exchange.partial_ms is None):
             error = RequestError(
                 "REPLY_TIMEOUT",
@@ -265,6 +275,19 @@ class Subscriptions:
             self.unsettled = True
         if due:
             self.prune()
+        if self.refusals.due is not None and now >= self.refusals.due:
+            self.refusals.due = None
+            self._ask_refused()
+
+    def _ask_refused(self) -> None:
+        """Asks once more for what was accepted before and is refused now."""
+        again: dict[str, tuple[str, ...]] = {}
+        for name, wanted in self._table.wanted.items():
+            if wanted.confirmed and wanted.refused is not None:
+                wanted.refused = None
+                token = wanted.address or name
+                again[token] = (*again.get(token, ()), name)
+        self._ask(again.items())
 
     # --- sessions ---------------------------------------------------------------------------------------------
 
@@ -275,10 +298,12 @@ class Subscriptions:
     def begin(self, restored: Iterable[str]) -> None:
         """A new session, in which the server holds ``restored``: ask for everything else that is wanted."""
         self._clear()
+        self.refusals.restart()
         self.attached = True
         self.unsettled = False
         table = self._table
-        self.held = set(restored)
+        self.held = set()
+        self._hold(restored)
         extra = [address for address in self.held if address not in table.by_address]
         table.drop_unwanted(list(table.tokens))
         table.expect_snapshots()
@@ -325,7 +350,8 @@ class Subscriptions:
         self.attached = True
         self.unsettled = True
         if held is not None:
-            self.held = set(held)
+            self.held = set()
+            self._hold(held)
             for address in self.held:
                 for name in self._table.by_address.get(address, ()):
                     self._table.bind(name, address)
@@ -334,6 +360,7 @@ class Subscriptions:
         """There is no session and none to resume: wishes are kept until there is one."""
         self.attached = False
         self._clear()
+        self.refusals.restart()
         self.held.clear()
 
     def repair(self) -> None:
@@ -357,14 +384,10 @@ class Subscriptions:
         for name, wanted in table.wanted.items():
             if wanted.refused is not None:
                 continue
-            if wanted.address is None or wanted.address not in self.held or self._is_blank(wanted.address):
+            if wanted.address is None or wanted.address not in self.held or table.is_blank(wanted.address):
                 token = wanted.address or name
                 missing[token] = (*missing.get(token, ()), name)
         self._ask([(token, missing[token]) for token in self._once("subscribe", missing)])
-
-    def _is_blank(self, address: str) -> bool:
-        token = self._table.tokens.get(address)
-        return token is not None and token.restored and token.quote is None
 
     def _once(self, action: Verb, tokens: Iterable[str]) -> Iterator[str]:
         for token in list(tokens):

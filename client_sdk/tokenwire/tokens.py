@@ -25,14 +25,19 @@ class Token:
 
 
 class Wanted:
-    """A name the application subscribed. ``refused``: the code of a refusal that may pass."""
+    """A name the application subscribed. ``refused``: the code of a refusal that may pass.
 
-    __slots__ = ("address", "name", "refused")
+    ``confirmed``: the server accepted it once. ``told``: the refusal of it that the application knows of.
+    """
+
+    __slots__ = ("address", "confirmed", "name", "refused", "told")
 
     def __init__(self, name: str, address: str | None = None) -> None:
         self.name = name
         self.address = address
         self.refused: str | None = None
+        self.confirmed = False
+        self.told: str | None = None
 
 
 class TokenTable:
@@ -96,7 +101,8 @@ class TokenTable:
         if wanted.address != address:
             self._unbind(wanted)
             wanted.address = address
-        wanted.refused = None
+        wanted.confirmed = True
+        wanted.refused = wanted.told = None
         names = self.by_address.setdefault(address, {})
         names[name] = None
         token = self.tokens.get(address)
@@ -125,6 +131,20 @@ class TokenTable:
         """Another stream: versions cannot be compared with those of before."""
         for token in self.tokens.values():
             token.version = None
+
+    def known(self, addresses: Iterable[str]) -> dict[str, int]:
+        """The last versions of ``addresses`` that were applied, as far as their values are at hand."""
+        found = ((address, self.tokens.get(address)) for address in addresses)
+        return {
+            address: token.version
+            for address, token in found
+            if token is not None and token.version is not None and token.quote is not None
+        }
+
+    def is_blank(self, address: str) -> bool:
+        """Only an earlier process saw the value of ``address``."""
+        token = self.tokens.get(address)
+        return token is not None and token.restored and token.quote is None
 
     def names_of(self, token: str) -> tuple[str, ...]:
         """What the application calls ``token``, an address or a name; itself when it is not known."""

@@ -10,7 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from tokenwire.actions import Connect
 from tokenwire_schemas import limits
@@ -26,6 +26,7 @@ if _log.level == logging.NOTSET:
     _log.setLevel(logging.INFO)
 
 _CLOSE_TIMEOUT_S: Final = limits.CLOSE_TIMEOUT_MS / 1_000
+_MAX_UNWRITTEN: Final = 1 << 20  # bytes for a peer who does not read; answers to its pings could grow without end
 _MAX_RETRY_AFTER_MS: Final = 24 * 3_600_000
 
 
@@ -121,8 +122,11 @@ class _WebSocket:
         return SocketClosedError(code, self._connection.close_reason or (str(cause) if cause else str(error)))
 
 
-def opener(tls: ssl.SSLContext | None, user_agent: str) -> Opener:
-    """An :data:`Opener` for real sockets. ``tls``: the context for wss URLs, None for the system's certificates."""
+def opener(tls: ssl.SSLContext | None, user_agent: str, proxy: str | Literal[True] | None = None) -> Opener:
+    """An :data:`Opener` for real sockets. ``tls``: the context for wss URLs, None for the system's certificates.
+
+    ``proxy``: the URL of a proxy, True for the system's setting, None to connect directly.
+    """
 
     async def open_socket(action: Connect, heard: Callable[[], None]) -> Socket:
         # Imported here, because `import tokenwire` must not pay for it.
@@ -136,6 +140,8 @@ def opener(tls: ssl.SSLContext | None, user_agent: str) -> Opener:
                 if self.response is not None:
                     heard()
                 super().data_received(data)
+                if self.transport.get_write_buffer_size() > _MAX_UNWRITTEN:
+                    self.transport.abort()  # dead as far as anything for it is concerned
 
         class Direct(connect):
             """Follows no redirect: the session's secret is in a header that must not go to another server."""
@@ -157,6 +163,7 @@ def opener(tls: ssl.SSLContext | None, user_agent: str) -> Opener:
                 close_timeout=_CLOSE_TIMEOUT_S,
                 max_size=limits.MAX_MESSAGE_BYTES,
                 create_connection=Listening,
+                proxy=proxy,
                 logger=_log,
                 **options,
             )

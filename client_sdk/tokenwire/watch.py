@@ -1,6 +1,7 @@
 """What ``tokenwire watch`` shows: a JSON line or a text line for each event, or a table that stays in place."""
 
 import contextlib
+import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -24,21 +25,30 @@ from tokenwire.events import (
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Board", "json_line", "printable", "render", "text_line"]
+__all__ = ["Board", "escaped", "json_line", "printable", "render", "text_line"]
 
 _NOTICES: Final = 5
 _ARROWS: Final = {1: "▲", -1: "▼", 0: " "}
 _COLOURS: Final = {1: "green", -1: "red", 0: ""}
 
 
-def json_line(event: Event) -> str:
-    """``event`` as one line of JSON: its kind in ``event``, a quote's fields beside it, field names as in Python."""
+def json_line(event: Event, *, terminal: bool = False) -> str:
+    """``event`` as one line of JSON: its kind in ``event``, a quote's fields beside it, field names as in Python.
+
+    For a ``terminal`` everything that does not print is escaped, which is the same JSON.
+    """
     fields = msgspec.structs.asdict(event)
     quote = fields.pop("quote", None)
     line = {"event": type(event).__name__.lower()}
     if isinstance(quote, Quote):
         line |= msgspec.structs.asdict(quote)
-    return msgspec.json.encode(line | fields).decode()
+    text = msgspec.json.encode(line | fields).decode()
+    return escaped(text) if terminal else text
+
+
+def escaped(text: str) -> str:
+    r"""JSON ``text`` with ``\u`` in the place of what does not print: JSON itself asks for that below 0x20 only."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def text_line(event: Event) -> str:

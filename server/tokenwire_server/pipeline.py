@@ -94,7 +94,7 @@ class Pipeline:
         gaps, trades = self.gaps.get(source, (0, 0))
         self.gaps[source] = (gaps + 1, trades + missed)
         if gaps < _GAPS_LOGGED or gaps % _GAPS_PER_LINE == 0:
-            _log.warning("trades missing", source=source, token=token, missed=missed, gaps=gaps + 1)
+            _log.warning("trades missing", source=source, address=token, missed=missed, gaps=gaps + 1)
 
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         """The source changed its state."""

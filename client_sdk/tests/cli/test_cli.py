@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from websockets.exceptions import ConnectionClosed
 
-from tokenwire import cli
+from tokenwire import cli, doctor
 from tokenwire.cli import main
 
 from ..live import Peer, real_server, scripted, tcp_server
@@ -264,3 +265,49 @@ async def test_doctor_on_a_server_that_lies() -> None:
         result = await run("doctor", url)
     assert result.status == 1
     assert "not this protocol" in result.out
+
+
+CONNECTION = {"maxSubscriptions": 1, "capabilities": ["heartbeat"]}
+
+
+@pytest.mark.parametrize(
+    "answer", ['{"type":"error","data":[]}', "[" * 200_000, "[1]", '{"type":"connection","data":7}']
+)
+async def test_doctor_on_a_first_message_that_is_none(answer: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.socket.send(answer)
+        await peer.stay()
+
+    async with scripted(script) as url:
+        result = await run("doctor", url)
+    assert result.status == 1
+    assert re.search(r"^FAIL handshake .*not this protocol", result.out, re.MULTILINE)
+    assert "verdict" in result.out
+
+
+async def test_doctor_on_a_heartbeat_without_an_object() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome(**CONNECTION)
+        await peer.say("heartbeat", [])
+        await peer.stay()
+
+    async with scripted(script) as url:
+        result = await run("doctor", url)
+    assert result.status == 1
+    assert "data of a message of type heartbeat is not an object" in result.out
+
+
+async def test_doctor_on_a_server_that_talks_but_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_TIMEOUT_S", 0.5)
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome(**CONNECTION)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await peer.value("a")
+                await asyncio.sleep(0.05)
+
+    async with scripted(script) as url, asyncio.timeout(10):
+        findings = [finding async for finding in doctor.examine(url)]
+    assert findings[-1].ok is False
+    assert "no answer within" in findings[-1].text

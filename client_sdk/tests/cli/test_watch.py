@@ -52,6 +52,14 @@ def test_a_server_cannot_steer_the_terminal() -> None:
     assert json_line(hostile).replace("\x9b", "").isprintable()
 
 
+def test_json_in_a_terminal_cannot_steer_it_either() -> None:
+    event = Error("X", "\x9b31m\u202e\U000e0001 é", "error", "", (), 1)
+    line = json_line(event, terminal=True)
+    assert line.isprintable()
+    assert json.loads(line) == json.loads(json_line(event))
+    assert "é" in line
+
+
 def test_the_board_follows_the_events() -> None:
     board = Board(["DOGE", "PEPE", "nope"])
     for event in (

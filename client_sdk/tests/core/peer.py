@@ -86,6 +86,7 @@ class Peer:
         text = message if isinstance(message, str | bytes) else json.dumps(message)
         self.session.received(text, self.now, self.wall)
         self.act()
+        assert not self.closes or "could not be handled" not in self.closes[-1].reason
 
     def say(self, kind: str, sequence: int | None = None, timestamp: int | None = None, **data: Any) -> int:
         """Sends a message, by default with the next number."""

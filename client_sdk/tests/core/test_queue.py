@@ -214,3 +214,32 @@ def test_long_outages_do_not_fill_the_queue(count: int) -> None:
     kinds = [type(event).__name__ for event in peer.events()]
     assert "Gap" in kinds
     assert "Connected" in kinds
+
+
+def test_a_reader_that_falls_behind_gets_the_newest_values_long_before_the_queue_is_full() -> None:
+    queue = EventQueue(10_000, max_wait_ms=1_000)
+    for step in range(100):
+        queue.put(value("a", step, step * 200))
+        queue.put(value("b", step, step * 200))
+    waiting = [queue.take(), queue.take(), queue.take()]
+    assert [event.quote.price for event in waiting[:2] if isinstance(event, Update)] == ["99", "99"]
+    assert waiting[2] is None
+    assert queue.conflated == 198
+    for step in range(100, 105):  # who keeps up gets every value
+        queue.put(value("a", step, step * 200))
+        taken = queue.take()
+        assert isinstance(taken, Update)
+        assert taken.missed == 0
+
+
+@pytest.mark.parametrize("policy", [{"fail": True, "max_wait_ms": 1_000}, {"max_wait_ms": None}, {}])
+def test_age_alone_leaves_out_nothing_where_every_event_counts(policy: dict[str, Any]) -> None:
+    queue = EventQueue(10_000, **policy)
+    for step in range(100):
+        queue.put(value("a", step, step * 200))
+    assert len(queue) == 100
+    assert queue.conflated == 0
+
+
+def value(address: str, version: int, received_ms: int) -> Update:
+    return Update(quote(address, version), version, received_ms, 0)

@@ -497,8 +497,12 @@ def test_confirmed_tokens_come_first_when_asking_again() -> None:
 
 def test_late_and_foreign_answers_do_no_harm() -> None:
     peer = live("A")
+    count = len(peer.requests)
     peer.say("subscription", action="subscribe", tokens=["zz"], status="success", requestId="r999")
-    assert peer.requests[-1]["action"] == "unsubscribe"  # nobody wants it
+    assert [event.code for event in peer.take(Error)] == ["INVALID_SERVER_MESSAGE"]
+    assert len(peer.requests) == count
+    peer.say("subscription", action="subscribe", tokens=["zz"], status="success", requestId="r1")
+    assert peer.requests[-1]["action"] == "unsubscribe"  # nobody wants what a late answer names
     assert peer.requests[-1]["tokens"] == ["zz"]
     peer.value("zz", "1", 1)
     assert peer.values() == []

@@ -1,8 +1,11 @@
 """Many tokens: which shard they go to, and one stream from all of them."""
 
 import asyncio
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tokenwire import (
     ClientCheckpoint,
@@ -121,6 +124,138 @@ async def test_a_server_that_takes_fewer_than_it_says() -> None:
         result = await client.subscribe(["a", "b", "c", "d", "e"])
         assert set(result.accepted) == {"a", "b", "c", "d", "e"}
         assert client.connections == 3
+
+
+ADDRESSES = {"A": "0xA", "B": "0xB", "C": "0xC", "0xA": "0xA", "0xB": "0xB", "0xC": "0xC"}
+
+
+async def keep_to(peer: Peer, limit: int, held: list[str], asked: list[dict[str, Any]]) -> None:
+    """Answer everything, holding at most ``limit`` tokens; names and addresses are understood."""
+    while True:
+        data = await peer.hear("subscription")
+        asked.append(data)
+        taken, refused = [], []
+        for token in data["tokens"]:
+            address = ADDRESSES[token]
+            if data["action"] == "unsubscribe":
+                held[:] = [one for one in held if one != address]
+            elif address not in held and len(held) >= limit:
+                refused.append(token)
+                continue
+            elif address not in held:
+                held.append(address)
+            taken.append(address)
+        answer = {"action": data["action"], "requestId": data["requestId"]}
+        if taken:
+            await peer.say("subscription", {**answer, "tokens": taken, "status": "success"})
+        if refused:
+            codes = [{"token": token, "code": "SUBSCRIPTION_LIMIT"} for token in refused]
+            await peer.say("subscription", {**answer, "tokens": refused, "status": "error", "rejected": codes})
+            error = {"code": "SUBSCRIPTION_LIMIT", "message": "full", "level": "error", "tokens": refused}
+            await peer.say("error", {**error, "requestId": data["requestId"]})
+
+
+async def test_an_address_whose_symbol_was_given_up_goes_where_there_is_room() -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome(maxSubscriptions=1, capabilities=["details"], stream="s")
+        with suppress(ConnectionClosed):
+            await keep_to(peer, 1, [], asked)
+
+    async with scripted(script) as url, TokenClient(url, config=quick()) as client, asyncio.timeout(10):
+        await client.subscribe(["A"])
+        await client.unsubscribe(["A"])
+        await client.subscribe(["B"])
+        assert (await client.subscribe(["0xA"])).accepted == {"0xA": "0xA"}
+        assert client.connections == 2
+        assert len(asked) < 8
+
+
+async def test_a_server_that_refuses_everything_is_not_asked_for_ever() -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome(capabilities=["details"], stream="s")
+        with suppress(ConnectionClosed):
+            await keep_to(peer, 0, [], asked)
+
+    config = quick()
+    async with scripted(script) as url, TokenClient(url, config=config, max_connections=30) as client:
+        with pytest.raises(SubscriptionError, match="SUBSCRIPTION_LIMIT"):
+            async with asyncio.timeout(10):
+                await client.subscribe(["A"])
+        assert client.connections == 10
+
+
+async def test_a_limit_that_shrinks_moves_what_does_not_fit() -> None:
+    held: dict[int, list[str]] = {}
+
+    async def script(peer: Peer) -> None:
+        limit = 3 if peer.number == 1 else 2
+        await peer.welcome(maxSubscriptions=limit, capabilities=["details"], stream="s")
+        with suppress(ConnectionClosed):
+            await keep_to(peer, limit, held.setdefault(peer.number, []), [])
+
+    async with scripted(script) as url, TokenClient(url, config=quick()) as client, asyncio.timeout(10):
+        await client.subscribe(["A", "B", "C"])
+        client.drop_connections()
+        while sorted(held.get(2, []) + held.get(3, [])) != ["0xA", "0xB", "0xC"]:
+            await asyncio.sleep(0.01)
+        assert client.connections == 2
+        await client.unsubscribe(["A", "B", "C"])
+        assert held[2] == held[3] == []
+
+
+async def test_a_limit_that_shrinks_where_nothing_else_has_room() -> None:
+    held: dict[int, list[str]] = {}
+
+    async def script(peer: Peer) -> None:
+        limit = 1 if peer.number == 2 else 2
+        await peer.welcome(maxSubscriptions=limit, capabilities=["details"], stream="s")
+        with suppress(ConnectionClosed):
+            await keep_to(peer, limit, held.setdefault(peer.number, []), [])
+
+    settings = {"config": quick(), "max_connections": 1}
+    async with scripted(script) as url, TokenClient(url, **settings) as client, asyncio.timeout(10):  # type: ignore[arg-type]
+        await client.subscribe(["A", "B"])
+        client.drop_connections()
+        while not held.get(2):
+            await asyncio.sleep(0.01)
+        assert client.state is ConnectionState.CONNECTED
+        assert client.connections == 1
+
+
+def test_placement_keeps_nothing_of_what_was_given_up() -> None:
+    placement = Placement(max_shards=2, capacity=5)
+    for round_ in range(100):
+        names = [f"{round_}-{number}" for number in range(5)]
+        placement.assign(names)
+        for name in names:
+            placement.learn(name, f"{name}-address")
+        placement.release(names)
+    assert not placement._shard
+    assert not placement._address
+    assert not placement._meant_by
+    assert not any(placement._names)
+
+
+async def test_a_name_refused_for_good_leaves_no_trace() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.welcome(capabilities=["details"], stream="s")
+        data = await peer.hear("subscription")
+        answer = {"action": "subscribe", "requestId": data["requestId"], "tokens": data["tokens"], "status": "error"}
+        codes = [{"token": token, "code": "INVALID_TOKEN"} for token in data["tokens"]]
+        await peer.say("subscription", {**answer, "rejected": codes})
+        error = {"code": "INVALID_TOKEN", "message": "no", "level": "error", "tokens": data["tokens"]}
+        await peer.say("error", {**error, "requestId": data["requestId"]})
+        await peer.stay()
+
+    async with scripted(script) as url, TokenClient(url, config=quick()) as client, asyncio.timeout(10):
+        with pytest.raises(SubscriptionError, match="INVALID_TOKEN"):
+            await client.subscribe(["A"])
+        assert client._shards is not None
+        assert client._shards._placement.placed("A") is None
 
 
 async def test_beyond_max_connections() -> None:

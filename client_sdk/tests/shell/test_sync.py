@@ -2,16 +2,29 @@
 
 import asyncio
 import contextlib
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tokenwire import ClientClosedError, Connected, ConnectionFailedError, ConnectionState, Snapshot, SubscriptionError
+from tokenwire import (
+    ClientClosedError,
+    Connected,
+    ConnectionFailedError,
+    ConnectionState,
+    Snapshot,
+    SubscriptionError,
+    Update,
+    aio,
+    sync,
+)
 from tokenwire.sync import TokenClient
 
 from ..live import ManualSource, quick, real_server
@@ -152,3 +165,78 @@ def test_a_program_that_forgets_to_close_ends(served: Served) -> None:
         assert done.returncode == 0
         return
     raise AssertionError("the program hangs")
+
+
+def test_the_arguments_are_those_of_the_other_client() -> None:
+    assert inspect.signature(TokenClient.__init__) == inspect.signature(aio.TokenClient.__init__)
+
+
+def test_callbacks(served: Served) -> None:
+    states, prices = [], []
+    client = TokenClient(served.url)
+
+    def value(event: Snapshot | Update) -> None:
+        prices.append(event.quote.price)
+        client.close()
+
+    def state(state: ConnectionState) -> None:
+        states.append((state, client.connections))
+        raise ValueError("logged, and no more")
+
+    client.on(Snapshot | Update, value)
+    client.on_state(state)
+    with client:
+        client.subscribe("PEPE")
+        client.run()
+    assert prices
+    assert states == [(ConnectionState.CONNECTED, 1)]
+
+
+def test_after_a_fork_the_child_is_told(served: Served) -> None:
+    text = """
+import os, signal, sys
+from tokenwire.sync import TokenClient
+with TokenClient(sys.argv[1]) as client:
+    client.wait_connected(10)
+    if os.fork() == 0:
+        signal.alarm(5)
+        told = 0
+        for call in (lambda: client.next_event(1), lambda: client.state, client.open, lambda: client.subscribe("a")):
+            try:
+                call()
+            except Exception as error:
+                told += getattr(error, "code", "") == "CLIENT_FORKED"
+        client.close()
+        os._exit(told)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 4
+    client.drop_connections()
+"""
+    done = subprocess.run([sys.executable, "-c", text, served.url], timeout=30, check=False)
+    assert done.returncode == 0
+
+
+def test_a_time_limit_holds_even_if_the_other_thread_is_busy(served: Served) -> None:
+    with TokenClient(served.url) as client:
+        assert isinstance(client.next_event(10), Connected)
+        assert client._loop is not None
+        client._loop.call_soon_threadsafe(time.sleep, 2)
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            client.next_event(0.1)
+        assert time.monotonic() - started < 1.5
+
+
+def test_an_interrupt_loses_no_event(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TokenClient(served.url) as client:
+        client.wait_connected(10)
+        wait = sync._wait
+
+        def interrupted(future: Any, seconds: float | None = None) -> Any:
+            wait(future, seconds)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sync, "_wait", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.next_event(5)
+        assert isinstance(client.next_event(0), Connected)

@@ -1,9 +1,13 @@
 """One socket: what opens it, and how it says why not."""
 
 import asyncio
+import base64
+import hashlib
 import logging
+import re
 import socket
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -158,3 +162,48 @@ async def test_the_end_is_told_with_its_reason(caplog: pytest.LogCaptureFixture)
             await web_socket.ping()
         web_socket.abort()
     assert SECRET not in caplog.text
+
+
+async def test_pings_of_a_peer_who_never_reads_fill_no_memory() -> None:
+    """Each is answered; the answers wait here when the peer takes none."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        key = re.search(rb"(?i)sec-websocket-key: (\S+)", head)
+        assert key is not None
+        accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+        with suppress(OSError):
+            for _ in range(1_000):
+                writer.write((b"\x89\x7d" + b"x" * 125) * 1_000)
+                await writer.drain()
+        writer.transport.abort()
+        finished.set()
+
+    finished = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
+    port = server.sockets[0].getsockname()[1]
+    async with server, asyncio.timeout(20):
+        web_socket = await opener(None, "test")(connect_action(f"ws://127.0.0.1:{port}/x", deflate=False), ignore)
+        with pytest.raises(SocketClosedError):
+            await web_socket.receive()
+        connection = web_socket._connection  # type: ignore[attr-defined]
+        assert connection.transport.get_write_buffer_size() < 4 << 20
+        assert not finished.is_set(), "it was this side that ended it"
+        await web_socket.wait_closed()
+        await finished.wait()
+
+
+async def test_a_proxy_is_used_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with scripted(Peer.stay) as url:
+        web_socket = await opener(None, "test")(connect_action(url), ignore)
+        await web_socket.close(1000, "")
+        with pytest.raises(RefusedError):
+            await opener(None, "test", "http://127.0.0.1:9")(connect_action(url), ignore)

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,13 @@ from tokenwire import (
     Resumed,
     Snapshot,
     TokenClient,
+    TokenwireError,
     Update,
+    callbacks,
 )
 from tokenwire.actions import Connect
+from tokenwire.config import ClientConfig
+from tokenwire.errors import ConfigError
 from tokenwire.transport import RefusedError, Socket
 
 from ..live import Peer, quick, scripted, tcp_server
@@ -253,3 +259,79 @@ async def test_the_opener_can_be_replaced() -> None:
     assert len(asked) == 2
     assert ("X-More", "1") in asked[0].headers
     assert "no network in this test" in str(error)
+
+
+async def test_a_redirect_is_final_and_says_where_to() -> None:
+    asked: list[int] = []
+
+    def status(count: int) -> tuple[int, dict[str, str]]:
+        asked.append(count)
+        return 307, {"Location": "ws://elsewhere.example/x?secret=1"}
+
+    async with scripted(Peer.stay, status) as url, TokenClient(url, config=quick()) as client, asyncio.timeout(10):
+        with pytest.raises(ConnectionFailedError, match=r"REDIRECTED.*elsewhere\.example/x"):
+            await client.wait_connected()
+        assert client.state is ConnectionState.FAILED
+        await asyncio.sleep(0.1)
+    assert asked == [1]
+
+
+async def test_a_state_callback_that_never_returns_does_not_stop_close(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(callbacks, "_FINISH_S", 0.05)
+
+    async def stuck(_: ConnectionState) -> None:
+        await asyncio.Event().wait()
+
+    async def script(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.stay()
+
+    async with scripted(script) as url, asyncio.timeout(10):
+        client = TokenClient(url, config=quick())
+        client.on_state(stuck)
+        async with client:
+            await client.wait_connected()
+    assert "did not return" in caplog.text
+
+
+def test_a_client_belongs_to_one_event_loop() -> None:
+    client = TokenClient("ws://127.0.0.1:9", config=quick())
+
+    async def first() -> None:
+        client.open()
+        await asyncio.sleep(0)
+
+    async def second() -> None:
+        for call in (client.next_event, client.wait_connected, client.close):
+            with pytest.raises(TokenwireError, match="WRONG_EVENT_LOOP"):
+                await call()
+        with pytest.raises(TokenwireError, match="WRONG_EVENT_LOOP"):
+            client.open()
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+async def test_who_waits_for_a_subscription_is_told_why_nothing_comes(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = ClientConfig(url="ws://x", backoff_base_ms=1, backoff_cap_ms=2)
+    with pytest.raises(ConnectionFailedError):
+        async with TokenClient(f"ws://127.0.0.1:{port}", max_retries=4, config=config) as client:
+            await client.subscribe("DOGE")
+    told = [record.getMessage() for record in caplog.records if "cannot connect" in record.getMessage()]
+    assert len(told) == 1, "each reason once"
+    assert "refused" in told[0].lower()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"ack": "chekpoint"}, {"overflow": "x"}, {"delivery": "all"}, {"capabilities": "resume"}, {"queue_events": 1.5},
+     {"max_retries": "3"}],
+)  # fmt: skip
+def test_a_typo_in_a_setting_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        TokenClient("ws://127.0.0.1", **setting)
