@@ -98,7 +98,7 @@ class Driver:
         """Log why there is no connection, each reason once: who waits for an answer sees no events meanwhile."""
         if trouble != self._trouble:
             self._trouble = trouble
-            _log.warning("cannot connect: %s; trying on", trouble)
+            _log.warning("no connection: %s; trying on", trouble)
 
     def give_up(self, failure: ConnectionFailedError) -> None:
         """End for a reason that the session knows nothing of."""

@@ -322,9 +322,9 @@ async def test_who_waits_for_a_subscription_is_told_why_nothing_comes(caplog: py
     with pytest.raises(ConnectionFailedError):
         async with TokenClient(f"ws://127.0.0.1:{port}", max_retries=4, config=config) as client:
             await client.subscribe("DOGE")
-    told = [record.getMessage() for record in caplog.records if "cannot connect" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "no connection" in record.getMessage()]
     assert len(told) == 1, "each reason once"
-    assert "refused" in told[0].lower()
+    assert str(port) in told[0]
 
 
 @pytest.mark.parametrize(
