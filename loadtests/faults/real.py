@@ -8,6 +8,7 @@ status is 1 when an invariant does not hold. ``--save FILE`` keeps the history.
 
 import argparse
 import asyncio
+import logging
 import random
 import signal
 import sys
@@ -205,6 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=4, help="how long single connections suffer faults")
     parser.add_argument("--save", type=Path, help="write the history to this file (JSON Lines)")
     options = parser.parse_args(arguments)
+    logging.getLogger("tokenwire").setLevel(logging.ERROR)  # a hundred clients are cut off on purpose
     campaign = run_campaign(options.clients, options.seed, fault_s=options.seconds, say=print, save=options.save)
     outcome = asyncio.run(campaign)
     for violation in outcome.violations:
