@@ -13,6 +13,7 @@ import signal
 import statistics
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ async def measure(healthy: int, dead: int, seconds: float) -> Figures:
 
 
 @contextlib.asynccontextmanager
-async def _dead(url: str):  # type: ignore[no-untyped-def]
+async def _dead(url: str) -> AsyncIterator[ClientConnection]:
     """A client that subscribes and never reads, but shows life, so that only its not reading can be its end."""
     async with connect(url, compression=None, ping_interval=None, close_timeout=0) as client:
         await _subscribe(client)

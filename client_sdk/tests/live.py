@@ -6,52 +6,19 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from decimal import Decimal
 from typing import Any
 
+from server.tests.gateway.conftest import ManualSource
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from tokenwire import ClientConfig
 from tokenwire_server.app import Running, running
 from tokenwire_server.core.hub import HubConfig
-from tokenwire_server.market.trades import Side, TokenInfo, Trade
-from tokenwire_server.ports import Sink, SourceState
 from tokenwire_server.settings import Settings
 
 TIME_MS = 1_700_000_000_000
 PATH = "/api/v1/ws/token-data"
-
-
-class ManualSource:
-    """Announces tokens when it runs; trades when told to."""
-
-    name = "manual"
-    cadence_ms = 60_000
-
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self.symbols = tokens
-        self.sink: Sink | None = None
-        self.trades = 0
-
-    async def run(self, sink: Sink) -> None:
-        self.sink = sink
-        sink.tokens(self.name, [TokenInfo(f"{symbol}-address", symbol) for symbol in self.symbols])
-        for symbol in self.symbols:
-            self.trade(symbol, "1")
-        sink.state(self.name, SourceState.LIVE)
-        await asyncio.Event().wait()
-
-    def trade(self, symbol: str, price: str) -> None:
-        """One trade now; it is on the wire within the update interval."""
-        assert self.sink is not None
-        self.trades += 1
-        at_ms = TIME_MS + self.trades
-        self.sink.clock(self.name, at_ms)
-        self.sink.trades(
-            self.name,
-            [Trade(f"{symbol}-address", str(self.trades), Decimal(price), Decimal(1), Side.BUY, at_ms)],
-        )
 
 
 @asynccontextmanager

@@ -147,6 +147,9 @@ async def _watch(arguments: argparse.Namespace) -> int:
         max_retries=arguments.retries,
         delivery="every" if arguments.every else "latest",
     )
+    for symbol in arguments.symbols:
+        if "://" in symbol:
+            raise _UsageError(f"{symbol} is no token; name the server with --url {symbol}")
     board = Board(arguments.symbols)
     async with client, contextlib.AsyncExitStack() as stack:
         subscribing = asyncio.create_task(client.subscribe(arguments.symbols))
@@ -229,10 +232,12 @@ async def _doctor(arguments: argparse.Namespace) -> int:
     url = endpoint_url(arguments.url)
     if not arguments.json:
         print(f"examining {printable(url.partition('?')[0])}")
-    async for finding in examine(url, arguments.symbol, credentials=_credentials(arguments), tls=_tls(arguments)):
-        failed = failed or finding.ok is False
-        line = escaped(msgspec.json.encode(finding).decode()) if arguments.json else _finding_line(finding)
-        print(line, flush=True)
+    findings = examine(url, arguments.symbol, credentials=_credentials(arguments), tls=_tls(arguments))
+    async with contextlib.aclosing(findings):  # its socket is closed also when nobody reads on
+        async for finding in findings:
+            failed = failed or finding.ok is False
+            line = escaped(msgspec.json.encode(finding).decode()) if arguments.json else _finding_line(finding)
+            print(line, flush=True)
     if arguments.json:
         print(msgspec.json.encode({"step": "verdict", "ok": not failed}).decode())
     elif failed:

@@ -8,7 +8,7 @@ import ssl
 import statistics
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
@@ -58,7 +58,7 @@ async def examine(
     *,
     credentials: str | None = None,
     tls: ssl.SSLContext | None = None,
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding, None]:
     """Yield a finding for each step; after a failed one that all others need, none follow.
 
     ``token_name`` is subscribed to, and the connection cut and resumed while it is; None leaves both out.

@@ -61,7 +61,7 @@ def retries_failure(tries: int, cause: str) -> ConnectionFailedError:
     """No try is left."""
     return ConnectionFailedError(
         "RETRIES_EXHAUSTED",
-        f"gave up after {tries} tries; the last one: {cause}",
+        f"gave up after {tries} further {'try' if tries == 1 else 'tries'}; the last one: {cause}",
         "Check that the server can be reached, or set max_retries to None to try for ever.",
     )
 

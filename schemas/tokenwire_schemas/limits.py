@@ -46,7 +46,10 @@ PROTOCOL_ERRORS_MAX: Final = 10
 PROTOCOL_ERRORS_WINDOW_MS: Final = 60_000
 MAX_TOKEN_NAME_CHARS: Final = 256
 MAX_REQUEST_ID_CHARS: Final = 128
+MAX_ECHO_CHARS: Final = 128
+MAX_KNOWN: Final = 10_000  # entries of `known` in one subscribe
 MAX_REJECTED_SOCKETS: Final = 50  # sockets told MAX_CONNECTIONS at once; beyond them HTTP 503
+BUSY_RETRY_AFTER_MS: Final = 5_000  # what a full instance asks for
 MAX_SEQUENCE: Final = 2**53 - 1
 
 # --- Interpretations: what is held for one peer ------------------------------------------------------------
@@ -62,7 +65,7 @@ RESUME_MAX_FRAMES: Final = 1_024
 RESUME_MAX_BYTES: Final = 1_048_576
 RESUME_INSTANCE_BYTES: Final = 268_435_456
 RESUME_RACE_MS: Final = CONNECTION_TIMEOUT_MS  # while the winner is younger, the lower attempt loses
+
+# --- Interpretations: single versions ----------------------------------------------------------------------
 MAX_STREAM_LOG_BYTES: Final = 16_777_216  # of single changes between two flushes, all tokens together
 STREAM_FLUSH_MS: Final = 50  # how long a change waits for clients that get every version
-MAX_ECHO_CHARS: Final = 128
-MAX_KNOWN: Final = 10_000  # entries of `known` in one subscribe

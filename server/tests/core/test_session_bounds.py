@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tokenwire_schemas import limits
+from tokenwire_schemas.errors import ErrorCode
 from tokenwire_server.core.grants import Offer
 from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.core.session import Session
@@ -46,6 +47,19 @@ def resume_paced(
     assert not client.link.writable
     assert client.link.session.replay is not None
     return client
+
+
+def interrupted(delivery: Any = "latest") -> tuple[Bench, list[str], str, int, Client]:
+    """A session in the middle of its replay: bench, tokens, secret, last number before, the client it goes to."""
+    bench, names = wide_bench()
+    client, data = bench.ask("resume,details", delivery=delivery)
+    client.subscribe(*names)
+    client.read()
+    for _ in range(6):
+        change_all(bench, names)
+        client.read()
+    bench.lose(client)
+    return bench, names, data["session"], client.last, resume_paced(bench, data["session"], 3, delivery)
 
 
 def test_a_client_that_never_acks_is_charged_for_what_it_holds_and_nobody_else_pays() -> None:
@@ -183,10 +197,12 @@ def test_beyond_fifty_of_them_the_oldest_is_cut_at_once() -> None:
     for attempt in range(1, 200):
         offer = Offer(frozenset({"batch", "resume", "details"}), session=secret, position=1, attempt=attempt)
         clients.append(Client(bench, offer=offer))
-        for old in clients:
-            if old.socket.aborted:
-                bench.hub.disconnect(old.link)
-        assert len(bench.hub.parting) <= limits.MAX_REJECTED_SOCKETS
+    assert len(bench.hub.parting) == limits.MAX_REJECTED_SOCKETS
+    kept = [client.link for client in clients if not client.socket.aborted]
+    assert kept == [client.link for client in clients[-limits.MAX_REJECTED_SOCKETS - 1 :]], "also in one burst"
+    for client in clients:
+        bench.hub.disconnect(client.link)
+    assert not bench.hub.parting
 
 
 def test_an_ack_is_welcome_however_much_waits() -> None:
@@ -214,15 +230,7 @@ def test_an_ack_is_welcome_however_much_waits() -> None:
 
 
 def test_no_number_is_given_when_a_replay_breaks_off() -> None:
-    bench, names = wide_bench()
-    client, data = bench.ask("resume,details", delivery="every")
-    client.subscribe(*names)
-    client.read()
-    for _ in range(6):
-        change_all(bench, names)
-        client.read()
-    bench.lose(client)
-    again = resume_paced(bench, data["session"], 3, "every")
+    bench, names, _, _, again = interrupted("every")
     again.subscribe("nobody")
     while again.link.close_with is None:
         change_all(bench, names)
@@ -232,31 +240,14 @@ def test_no_number_is_given_when_a_replay_breaks_off() -> None:
 
 
 def test_a_shutdown_in_the_middle_of_a_replay_is_a_bare_close() -> None:
-    from tokenwire_schemas.errors import ErrorCode
-
-    bench, names = wide_bench()
-    client, secret = start(bench, *names, caps="resume,details")
-    for _ in range(6):
-        change_all(bench, names)
-        client.read()
-    bench.lose(client)
-    again = resume_paced(bench, secret, 3)
+    bench, _, _, _, again = interrupted()
     bench.hub.fail(again.link, ErrorCode.SERVER_SHUTDOWN, bench.now)
     assert codes(again.read()) == []
     assert again.closed_with == 1012
 
 
 def test_a_flood_in_the_middle_of_a_replay_is_a_bare_close_and_the_session_goes_on() -> None:
-    from tokenwire_schemas.errors import ErrorCode
-
-    bench, names = wide_bench()
-    client, secret = start(bench, *names, caps="resume,details")
-    for _ in range(6):
-        change_all(bench, names)
-        client.read()
-    top = client.last
-    bench.lose(client)
-    again = resume_paced(bench, secret, 3)
+    bench, _, secret, top, again = interrupted()
     again.subscribe("nobody")
     bench.hub.fail(again.link, ErrorCode.RATE_LIMITED, bench.now)
     assert codes(again.read()) == []
@@ -460,16 +451,8 @@ def test_unsubscribing_filters_a_full_queue_once(tokens: int) -> None:
 
 
 def test_newest_values_of_a_gap_in_a_replay_come_behind_the_versions_that_wait() -> None:
-    bench, names = wide_bench()
-    client, data = bench.ask("resume,details", delivery="every")
-    client.subscribe(*names)
-    client.read()
-    for _ in range(6):
-        change_all(bench, names)
-        client.read()
-    bench.lose(client)
-    again = resume_paced(bench, data["session"], 3, "every")
-    session = session_of(bench, data["session"])
+    bench, _, secret, _, again = interrupted("every")
+    session = session_of(bench, secret)
     assert session.ring is not None
     session.ring.clear(session.sequence)
     bench.change("token0", 3)  # in the log, not flushed yet

@@ -4,10 +4,12 @@ import asyncio
 import time
 
 import pytest
+from websockets.asyncio.client import connect
 
 from tokenwire_server.gateway.endpoint import next_tick
 
 from .conftest import Serve
+from .test_clients import receive, subscribe
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,30 @@ async def test_a_blocked_loop_makes_fewer_ticks_not_a_burst(serve: Serve) -> Non
         await asyncio.sleep(0.06)
         assert endpoint.hub.stats.ticks - before <= 3
         assert endpoint.ticks_skipped >= 7
+
+
+async def test_a_write_that_fails_ends_that_connection_and_nobody_else_misses_the_tick(serve: Serve) -> None:
+    """Numbers were taken for frames that its client does not get: going on would be a silent hole."""
+
+    class Broken:
+        aborted = False
+
+        def write(self, data: bytes) -> None:
+            raise OSError("no more")
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async with serve() as (server, source), connect(server.url) as first, connect(server.url) as second:
+        for client in (first, second):
+            await client.send(subscribe("DOGE"))
+            await receive(client, 3)
+        hub = server.pipeline.hub
+        (cohort,) = next(iter(hub.sets.occupied())).live.values()
+        broken = Broken()
+        cohort.members[next(iter(cohort.members))] = broken.write
+        source.trade("DOGE", "7")
+        while (await receive(second, 1))[0]["data"]["price"] != "7":
+            pass
+        assert broken.aborted
+        assert server.endpoint.defects == 1

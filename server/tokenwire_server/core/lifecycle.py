@@ -12,7 +12,7 @@ import msgspec
 from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode, may_reconnect
 from tokenwire_schemas.errors import CATALOGUE, ErrorCode
-from tokenwire_server.core.board import Board, Change, Row
+from tokenwire_server.core.board import Board, Row
 from tokenwire_server.core.grants import NOTHING, Grants, Offer, grant
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.registry import Registry
@@ -21,7 +21,7 @@ from tokenwire_server.core.ring import Ledger, Ring
 from tokenwire_server.core.session import Session
 from tokenwire_server.core.states import LinkState, check_step
 from tokenwire_server.core.stats import HubStats
-from tokenwire_server.core.tokensets import TokenSet, TokenSets
+from tokenwire_server.core.tokensets import TokenSets
 from tokenwire_server.core.wheel import Wheel
 from tokenwire_server.core.wire import Deflater, Encoder, Zstd
 
@@ -98,11 +98,10 @@ class Lifecycle:
         link.opened_ms = now
         link.ping_due_ms = now + self.config.heartbeat_ms
         self._touch_timer(link, now)
-        grants = grant(link.offer)
-        offer = link.offer
+        offer, link.offer = link.offer, NOTHING  # what it holds is not needed once it is answered
+        grants = grant(offer)
         former = self._former_session(offer, grants)
         holder = None if former is None else former.link
-        link.offer = NOTHING  # answered; what it held is not needed any more
         if holder is not None and self._loses_race(link, holder, now):
             self.stats.resume("lost_race")
             self._step(link, LinkState.REJECTED)
@@ -141,7 +140,9 @@ class Lifecycle:
         self.close(link, CloseCode.SUPERSEDED, reason, now)
         self.parting[link] = None
         if len(self.parting) > limits.MAX_REJECTED_SOCKETS:
-            next(iter(self.parting)).socket.abort()
+            oldest = next(iter(self.parting))
+            del self.parting[oldest]
+            oldest.socket.abort()
 
     def _begin(self, link: Link, offer: Offer, grants: Grants, former: Session | None) -> None:
         """Go on with the ``former`` session if that is possible, or start a new one."""
@@ -208,55 +209,6 @@ class Lifecycle:
             ),
         )
 
-    def flush_stream(self) -> None:
-        """Queue what changed since the last flush for the sessions that get every version, and have them pumped."""
-        changes, torn = self.board.take_stream()
-        if not changes and not torn:
-            return
-        by_row: dict[Row, list[tuple[int, Change]]] = {row: [] for row in torn}
-        for index, change in enumerate(changes):
-            by_row.setdefault(change.row, []).append((index, change))
-        for tokens in self.sets.occupied():
-            if tokens.streams:
-                self._flush_to(tokens, changes, by_row, torn)
-
-    def _flush_to(
-        self, tokens: TokenSet, changes: list[Change], by_row: dict[Row, list[tuple[int, Change]]], torn: set[Row]
-    ) -> None:
-        """One set, found by its rows: most changes are of others."""
-        touched = [row for row in tokens.rows if row in by_row]
-        if not touched:
-            return
-        lost = any(row in torn for row in touched)
-        queues: dict[bool, tuple[list[tuple[Row, bytes]], int]] = {}
-        for session in list(tokens.streams):
-            details = session.format.details
-            seen = session.seen_of(self.board, changes)
-            if seen:  # it took the beginning of the log before
-                theirs = [change for change in changes[seen:] if change.row in tokens]
-                items = [(change.row, change.data(details)) for change in theirs]
-                octets = sum(len(payload) for _, payload in items)
-            else:
-                if details not in queues:
-                    theirs = [change for _, change in sorted(entry for row in touched for entry in by_row[row])]
-                    items = [(change.row, change.data(details)) for change in theirs]
-                    queues[details] = items, sum(len(payload) for _, payload in items)
-                items, octets = queues[details]
-            self._stream_to(session, items, octets, lost=lost)
-
-    def _stream_to(self, session: Session, items: list[tuple[Row, bytes]], octets: int, *, lost: bool) -> None:
-        fits = session.push_stream(items, octets)
-        link = session.link
-        if not fits or lost:
-            if link is None:
-                self._evict(session, "overflow")
-            else:
-                self.close(link, CloseCode.SESSION_LOST, "more versions than can be queued", self._now)
-        elif link is not None:
-            self._ready[link] = None
-        else:
-            self._charge(session, session.queued_bytes)
-
     # --- the end of a link -----------------------------------------------------------------------------------
 
     def disconnect(self, link: Link) -> None:
@@ -289,8 +241,7 @@ class Lifecycle:
         session = link.session
         final = close_code or entry.close_code or CloseCode.INTERNAL_ERROR
         if not link.writable and not self._keeps(session, final):
-            session.outbox = None
-            session.outbox_bytes = 0
+            session.drop_replies()
         # Numbers are not given to what can't be read now and will be read later, nor in the middle of a replay.
         if session.replay is None and (link.writable or not self._keeps(session, final)):
             text = entry.meaning if message is None else message
@@ -306,7 +257,7 @@ class Lifecycle:
             return
         link.close_with = (code, reason)
         if link.session.replay is not None and not self._keeps(link.session, code):
-            link.session.outbox = None  # no number is given in the middle of a replay, and there will be no other time
+            link.session.drop_replies()  # no number is given in the middle of a replay, and there is no other time
         link.close_due_ms = now + self.config.close_timeout_ms
         if self._keeps(link.session, code):
             link.session.fall_behind(self.board)

@@ -26,7 +26,7 @@ _RETRY_AFTER_MS: Final = {
     ErrorCode.TOKEN_NOT_FOUND: 60_000,
     ErrorCode.RATE_LIMITED: limits.RATE_NOTICE_INTERVAL_MS,
     ErrorCode.REPLAY_UNAVAILABLE: 1_000,
-    ErrorCode.MAX_CONNECTIONS: 5_000,
+    ErrorCode.MAX_CONNECTIONS: limits.BUSY_RETRY_AFTER_MS,
 }
 
 

@@ -168,7 +168,7 @@ class Requests(Upstream, Lifecycle):
         if limiter is not None and verdict is Verdict.NOTIFY:
             text = (
                 f"{limiter.dropped} messages dropped; at most {limits.INBOUND_RATE_PER_S} messages and "
-                f"{limits.INBOUND_CONTROL_RATE_PER_S} pings or pongs a second are read"
+                f"{limits.INBOUND_CONTROL_RATE_PER_S} pings, pongs or acks a second are read"
             )
             limiter.dropped = 0
             self._error(link, ErrorCode.RATE_LIMITED, text)

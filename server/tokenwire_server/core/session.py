@@ -152,6 +152,11 @@ class Session:
         self.outbox.append(Reply(kind, data, numbered))
         self.outbox_bytes += len(data)
 
+    def drop_replies(self) -> None:
+        """Nobody will read what waits in the outbox."""
+        self.outbox = None
+        self.outbox_bytes = 0
+
     def want(self, row: Row) -> None:
         """Send the row's newest value soon, whether or not it changed."""
         if self.format.every:  # in its place among the versions

@@ -1,12 +1,15 @@
-"""What becomes of the data's sources, told to those who hold their tokens."""
+"""What becomes of the data's sources, told to those who hold their tokens; and single versions for who wants all."""
 
 from typing import Final
 
+from tokenwire_schemas.close_codes import CloseCode
 from tokenwire_schemas.errors import ErrorCode
+from tokenwire_server.core.board import Change, Row
 from tokenwire_server.core.lifecycle import Lifecycle
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.session import Session
 from tokenwire_server.core.staleness import Staleness
+from tokenwire_server.core.tokensets import TokenSet
 
 __all__ = ["Upstream"]
 
@@ -65,3 +68,52 @@ class Upstream(Lifecycle):
             more = f" and {len(names) - _NAMED_STALE} more" if len(names) > _NAMED_STALE else ""
             text = f"older than the source promises: {', '.join(names[:_NAMED_STALE])}{more}"
             self._error(link, ErrorCode.UPSTREAM_STALE, text, tokens=names[:_NAMED_STALE])
+
+    def flush_stream(self) -> None:
+        """Queue what changed since the last flush for the sessions that get every version, and have them pumped."""
+        changes, torn = self.board.take_stream()
+        if not changes and not torn:
+            return
+        by_row: dict[Row, list[tuple[int, Change]]] = {row: [] for row in torn}
+        for index, change in enumerate(changes):
+            by_row.setdefault(change.row, []).append((index, change))
+        for tokens in self.sets.occupied():
+            if tokens.streams:
+                self._flush_to(tokens, changes, by_row, torn)
+
+    def _flush_to(
+        self, tokens: TokenSet, changes: list[Change], by_row: dict[Row, list[tuple[int, Change]]], torn: set[Row]
+    ) -> None:
+        """One set, found by its rows: most changes are of others."""
+        touched = [row for row in tokens.rows if row in by_row]
+        if not touched:
+            return
+        lost = any(row in torn for row in touched)
+        queues: dict[bool, tuple[list[tuple[Row, bytes]], int]] = {}
+        for session in list(tokens.streams):
+            details = session.format.details
+            seen = session.seen_of(self.board, changes)
+            if seen:  # it took the beginning of the log before
+                theirs = [change for change in changes[seen:] if change.row in tokens]
+                items = [(change.row, change.data(details)) for change in theirs]
+                octets = sum(len(payload) for _, payload in items)
+            else:
+                if details not in queues:
+                    theirs = [change for _, change in sorted(entry for row in touched for entry in by_row[row])]
+                    items = [(change.row, change.data(details)) for change in theirs]
+                    queues[details] = items, sum(len(payload) for _, payload in items)
+                items, octets = queues[details]
+            self._stream_to(session, items, octets, lost=lost)
+
+    def _stream_to(self, session: Session, items: list[tuple[Row, bytes]], octets: int, *, lost: bool) -> None:
+        fits = session.push_stream(items, octets)
+        link = session.link
+        if not fits or lost:
+            if link is None:
+                self._evict(session, "overflow")
+            else:
+                self.close(link, CloseCode.SESSION_LOST, "more versions than can be queued", self._now)
+        elif link is not None:
+            self._ready[link] = None
+        else:
+            self._charge(session, session.queued_bytes)

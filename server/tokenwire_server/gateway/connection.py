@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-_RETRY_AFTER_S: Final = 5
 _LINGER_S: Final = 0.5
 _SLICE_BYTES: Final = 16_384
 _SMALL_BYTES: Final = 512  # an ack or a ping is smaller
@@ -96,7 +95,7 @@ class Connection(asyncio.Protocol):
             return response, False
         if not endpoint.hub.may_upgrade():
             response = protocol.reject(503, "no more connections now; try again later\n")
-            response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+            response.headers["Retry-After"] = str(limits.BUSY_RETRY_AFTER_MS // 1000)
             return response, False
         response = protocol.accept(request)
         if response.status_code != 101:
