@@ -476,3 +476,32 @@ def test_a_batch_is_split_by_its_exact_size(monkeypatch: pytest.MonkeyPatch) -> 
         assert [payload for batch in batches for payload in batch] == payloads
         assert all(len(batch_data(batch)) <= most for batch in batches)
         assert all(len(batch_data((*batch, b"x" * 10))) > most for batch in batches[:-1]), "no smaller than needed"
+
+
+def asked_for_a_replay(bench: Bench, client: Client) -> None:
+    """The request is read, and nothing was written for it yet."""
+    request = {"type": "replay", "data": {"from": 2, "to": client.last}}
+    assert bench.hub.admit(client.link, bench.now)
+    bench.hub.receive(client.link, json.dumps(request), bench.now)
+    assert client.link.session.replay is not None
+    client.last = 1
+
+
+def test_a_tick_between_a_request_and_its_replay_waits(bench: Bench) -> None:
+    client, _ = start(bench, "token0", caps="resume,details")
+    asked_for_a_replay(bench, client)
+    bench.change("token0")
+    bench.tick()
+    assert updates(client.read()) == [("token0", 1), ("token0", 2)]
+
+
+def test_an_end_between_a_request_and_its_replay_takes_no_number(bench: Bench) -> None:
+    client, secret = start(bench, "token0", caps="resume,details")
+    top = client.last
+    asked_for_a_replay(bench, client)
+    bench.hub.fail(client.link, ErrorCode.RATE_LIMITED, bench.now)
+    bench.flush()
+    assert client.read() == []
+    assert client.closed_with == 4005
+    session = session_of(bench, secret)
+    assert (session.sequence, session.outbox or None) == (top, None), "the session goes on, without a fatal error"
