@@ -1,0 +1,1 @@
+"""Tests of what happens with verdicts after a run."""
