@@ -26,6 +26,7 @@ OPTIONS = {
     "bot_with_staleness.py": ["--seconds", "0.5"],
     "many_tokens.py": ["--seconds", "0.5"],
     "blocking.py": ["--count", "4"],
+    "conformance_client.py": ["DOGE,PEPE", "--seconds", "0.5"],
 }
 
 
