@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PORT
 
-.PHONY: help run install test lint format constraints bench-fanout bench-footprint faults clean
+.PHONY: help run install test lint format constraints bench-fanout bench-footprint faults conformance clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -46,6 +46,9 @@ faults: $(VENV)/.install ## 100,000 simulated schedules (ARGS="--schedules N --s
 	$(BIN)/python -m loadtests.faults.simulate $(or $(ARGS),--schedules 100000 --start 10000)
 	$(BIN)/python -m loadtests.faults.ablations
 	$(BIN)/python -m loadtests.faults.real --seed 7
+
+conformance: $(VENV)/.install ## our server and SDK under the conformance suite, every profile (ARGS=server or client for one)
+	$(BIN)/python conformance/tools/ours.py $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -215,7 +215,11 @@ def verdict_line(result: RunResult) -> str:
         case ExitStatus.KNOWN_PASSES:
             head = f"KNOWN FAILURE PASSES: remove {', '.join(known.fixed)} from {result.known.path}"
         case ExitStatus.NOT_TESTED:
-            return f"NOT TESTED: all {total} cases were skipped" if total else "NOT TESTED: there was no case to run"
+            return (
+                f"NOT TESTED: {total} of {total} cases were skipped"
+                if total
+                else "NOT TESTED: there was no case to run"
+            )
         case ExitStatus.INTERRUPTED:
             head = f"INTERRUPTED: {failed} until then"
         case _:

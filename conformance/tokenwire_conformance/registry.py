@@ -29,13 +29,15 @@ class Case(Generic[B]):
 class Suite(Generic[B]):
     """All cases for one role; ``case`` is the decorator that adds one."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, deadline_s: float = 20.0) -> None:
+        """``deadline_s`` is that of a case that names none."""
         self.role: Final = role
+        self._deadline_s = deadline_s
         self._cases: dict[str, Case[B]] = {}
 
     def case(
-        self, case_id: str, profile: str, *clauses: str, sends: str, expects: str, why: str, deadline_s: float = 20.0,
-        alone: bool = False, over_run: bool = False,
+        self, case_id: str, profile: str, *clauses: str, sends: str, expects: str, why: str,
+        deadline_s: float | None = None, alone: bool = False, over_run: bool = False,
     ) -> Callable[[Callable[[B], Awaitable[None]]], Callable[[B], Awaitable[None]]]:  # fmt: skip
         """Register a function as the case ``case_id``; the first line of its docstring is its title."""
         if not _ID.match(case_id) or case_id[0] != self.role.value[0].upper() or case_id in self._cases:
@@ -47,7 +49,8 @@ class Suite(Generic[B]):
             title = (function.__doc__ or "").strip().splitlines()[0].rstrip(".")
             info = CaseInfo(
                 id=case_id, title=title, role=self.role, profile=profile, clauses=clauses, sends=sends,
-                expects=expects, why=why, deadline_s=deadline_s, alone=alone, over_run=over_run,
+                expects=expects, why=why, deadline_s=self._deadline_s if deadline_s is None else deadline_s,
+                alone=alone, over_run=over_run,
             )  # fmt: skip
             self._cases[case_id] = Case(info, function)
             return function

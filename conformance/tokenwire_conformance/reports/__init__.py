@@ -1,6 +1,7 @@
 """What becomes of the verdicts of a run: the console, ``results.json``, JUnit XML and an HTML page."""
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -32,18 +33,19 @@ def check_paths(json_path: _Path = None, junit_path: _Path = None, html_path: _P
     for name in (json_path, junit_path, html_path):
         if name is None:
             continue
-        place = os.path.realpath(name)
-        if place in seen and not _is_special(Path(name)):
-            raise ReportError(f"{_shown(name)}: more than one report would be written there")
-        seen.add(place)
         with _errors(name):
-            path = Path(name)
+            path, place = Path(name), os.path.realpath(name)
             if path.is_dir():
-                raise IsADirectoryError(21, "is a directory")
+                raise IsADirectoryError(errno.EISDIR, "is a folder")
+            if _is_special(path):
+                continue
+            if place in seen:
+                raise FileExistsError(errno.EEXIST, "another report goes there")
+            seen.add(place)
             folder = Path(place).parent
             folder.mkdir(parents=True, exist_ok=True)
-            if not _is_special(path) and not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(13, "the folder cannot be written to")
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "the folder cannot be written to")
 
 
 def write_reports(

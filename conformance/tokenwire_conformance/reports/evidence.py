@@ -70,17 +70,18 @@ class Evidence:
     logs: tuple[ShownLog, ...] = ()
 
 
-def fit(sizes: Sequence[int], room: int) -> tuple[int, int]:
-    """How many of the first and how many of the last items fit into ``room``.
+def fit(items: Sequence[_T], cost: Callable[[_T], int], room: int) -> tuple[int, int, int]:
+    """How many of the first and how many of the last items fit into ``room``, and what then is left of it.
 
     The first get half of it, the last what then is left: a connection begins with its handshake and ends with what
-    went wrong.
+    went wrong. No more items are measured than about twice those that fit.
     """
-    if sum(sizes) <= room:
-        return len(sizes), 0
-    head, left = _taken(sizes, _itself, room // 2)
-    tail, _ = _taken(sizes[head:][::-1], _itself, room - room // 2 + left)
-    return head, tail
+    count, left = _taken(items, cost, room)
+    if count == len(items):
+        return count, 0, left
+    head, left = _taken(items, cost, room // 2)
+    tail, left = _taken(items[head:][::-1], cost, room - room // 2 + left)
+    return head, tail, left
 
 
 def select_evidence(
@@ -88,24 +89,22 @@ def select_evidence(
 ) -> dict[str, Evidence]:
     """What of every verdict fits into ``room_bytes`` altogether, by the id of the case.
 
-    Violations and notes come before any log, and the more serious verdicts before the others.
+    Violations come before notes and both before logs, the more serious verdicts before the others. No case gets more
+    than its share while others wait, and violations and notes leave half of the room to the logs.
     """
     ranked = sorted(verdicts, key=lambda verdict: _MOST_SERIOUS_FIRST.index(verdict.status))
-    left = max(0, room_bytes)
-    words: dict[str, tuple[int, int]] = {}
-    for verdict in ranked:
-        violations, left = _taken(verdict.violations[: bounds.violations], measure.violation, left)
-        notes, left = _taken(verdict.notes[: bounds.notes], measure.note, left)
-        words[verdict.case.id] = (violations, notes)
+    room = max(0, room_bytes)
+    violations, left = _shared([v.violations[: bounds.violations] for v in ranked], measure.violation, room // 2)
+    notes, left = _shared([v.notes[: bounds.notes] for v in ranked], measure.note, left)
+    left += room - room // 2
     found: dict[str, Evidence] = {}
     waiting = {status: sum(verdict.status is status for verdict in ranked) for status in Status}
-    for verdict in ranked:
+    for place, verdict in enumerate(ranked):
         share = min(bounds.log_bytes[verdict.status], left // waiting[verdict.status])
         waiting[verdict.status] -= 1
         logs, used = _logs(verdict.logs, measure, share)
         left -= used
-        violations, notes = words[verdict.case.id]
-        found[verdict.case.id] = Evidence(verdict.violations[:violations], verdict.notes[:notes], logs)
+        found[verdict.case.id] = Evidence(verdict.violations[: violations[place]], verdict.notes[: notes[place]], logs)
     return found
 
 
@@ -114,11 +113,22 @@ def _logs(logs: Sequence[WireLog], measure: Measure, room: int) -> tuple[tuple[S
     headings, left = _taken(logs, measure.log, room)
     shown: list[ShownLog] = []
     for place, log in enumerate(logs[:headings]):
-        sizes = [measure.entry(entry) for entry in log.entries]
-        head, tail = fit(sizes, left // (headings - place))
-        left -= sum(sizes[:head]) + sum(sizes[len(sizes) - tail :])
+        share = left // (headings - place)
+        head, tail, rest = fit(log.entries, measure.entry, share)
+        left -= share - rest
         shown.append(ShownLog(log, head, tail))
     return tuple(shown), room - left
+
+
+def _shared(lists: Sequence[Sequence[_T]], cost: Callable[[_T], int], room: int) -> tuple[list[int], int]:
+    """How many of the first items of each list fit into its share of ``room``, and what then is left of it."""
+    counts: list[int] = []
+    for place, items in enumerate(lists):
+        share = room // (len(lists) - place)
+        count, rest = _taken(items, cost, share)
+        room -= share - rest
+        counts.append(count)
+    return counts, room
 
 
 def _taken(items: Sequence[_T], cost: Callable[[_T], int], room: int) -> tuple[int, int]:
@@ -129,7 +139,3 @@ def _taken(items: Sequence[_T], cost: Callable[[_T], int], room: int) -> tuple[i
             return place, room
         room -= size
     return len(items), room
-
-
-def _itself(size: int) -> int:
-    return size

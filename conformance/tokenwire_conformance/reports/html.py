@@ -183,7 +183,8 @@ def _by_group(result: RunResult) -> list[ClauseRow]:
 
 def _group(name: str, rows: list[ClauseRow]) -> Html:
     header = element("tr", *(element("th", title) for title in ("Clause", "Requirement", "Verdict", "Cases")))
-    return element("section", element("h3", name), element("table", header, *(_row(row) for row in rows)))
+    table = element("table", header, *(_row(row) for row in rows), class_="matrix")
+    return element("section", element("h3", name), table)
 
 
 def _row(row: ClauseRow) -> Html:

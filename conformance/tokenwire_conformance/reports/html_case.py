@@ -37,9 +37,9 @@ def case_html(verdict: Verdict, evidence: Evidence, known: KnownOutcome, result:
     case = verdict.case
     remark = ""
     if case.id in known.expected:
-        remark = " known failure"
+        remark = " (known failure)"
     elif case.id in known.fixed:
-        remark = " listed as a known failure, remove the line"
+        remark = " (listed as a known failure: remove the line)"
     facts = {
         "Sent": case.sends,
         "Expected": case.expects,
@@ -105,11 +105,9 @@ def log_html(shown: ShownLog) -> Html:
     rows += [entry_html(entry) for entry in shown.last]
     lost = f", {log.omitted} further ones were not recorded" if log.omitted else ""
     titles = ("ms", "", "Kind", "Bytes", "", "Payload")
-    return element(
-        "details",
-        element("summary", f"Connection {log.number}: {clip(log.url, TEXT_MAX_CHARS)} ({len(log.entries)} entries{lost})"),
-        element("table", element("tr", *(element("th", title) for title in titles)), *rows, class_="log"),
-    )  # fmt: skip
+    heading = f"Connection {log.number}: {clip(log.url, TEXT_MAX_CHARS)} ({len(log.entries)} entries{lost})"
+    header = element("tr", *(element("th", title) for title in titles))
+    return element("details", element("summary", heading), element("table", header, *rows, class_="log"))
 
 
 def entry_html(entry: LogEntry) -> Html:

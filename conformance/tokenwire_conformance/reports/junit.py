@@ -34,7 +34,8 @@ def render_junit(result: RunResult) -> bytes:
         suite.insert(0, _properties(result))
     _count(root, list(root.iter("testcase")))
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
 
 
 def _properties(result: RunResult) -> ET.Element:

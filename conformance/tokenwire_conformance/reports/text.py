@@ -16,7 +16,7 @@ def printable(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
+    return text.translate({ord(char): _escape(char) for char in set(text) if not (char.isprintable() or char in keep)})
 
 
 def one_line(text: str) -> str:

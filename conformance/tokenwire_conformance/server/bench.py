@@ -63,15 +63,18 @@ class Bench:
     over_run: bool = False
     run_histories: list[History] = field(default_factory=list)
     """Of every case of the run so far, for cases that are registered with ``over_run``."""
+    untold: set[int] = field(default_factory=set)
+    """Numbers of connections whose wire logs the report leaves out, where hundreds are alike."""
     _logs: list[LogBuilder] = field(default_factory=list)
 
     # --- connections ---------------------------------------------------------------------------------------
     async def connect(
         self, *, caps: Iterable[str] = (), query: str = "", headers: Iterable[tuple[str, str]] = (),
         without: Iterable[str] = (), offer_deflate: bool = True, target: Target | None = None,
-        timeout_s: float = CONNECTION_TIMEOUT_S,
+        timeout_s: float = CONNECTION_TIMEOUT_S, behind: bytes = b"",
     ) -> Peer:  # fmt: skip
-        """Connect without reading anything yet. ``caps`` are asked for in the query.
+        """Connect without reading anything yet. ``caps`` are asked for in the query, ``behind`` is sent together with
+        the upgrade request.
 
         Raises:
             ConnectFailedError: There is no connection.
@@ -85,7 +88,7 @@ class Bench:
         self._logs.append(log)
         peer = await open_connection(
             target, log, self.facts.clock, query=query, headers=headers, without=frozenset(without),
-            offer_deflate=offer_deflate, timeout_s=timeout_s,
+            offer_deflate=offer_deflate, timeout_s=timeout_s, behind=behind,
         )  # fmt: skip
         peer.number = number
         peer.capabilities = asked
@@ -122,12 +125,15 @@ class Bench:
 
     # --- names ---------------------------------------------------------------------------------------------
     def tokens(self, count: int) -> list[str]:
-        """``count`` names that can be subscribed to.
+        """``count`` names that can be subscribed to; a server that accepts any name gets made-up ones if need be.
 
         Raises:
             NotTestableError: There are fewer.
         """
-        if len(self.facts.tokens) < count:
+        missing = count - len(self.facts.tokens)
+        if missing > 0 and self.facts.accepts_any:
+            return [*self.facts.tokens, *(made_up_name(f"Further{number}x") for number in range(missing))]
+        if missing > 0:
             raise NotTestableError(
                 f"needs {count} different tokens and has {len(self.facts.tokens)}: name more with --tokens"
             )
@@ -194,7 +200,7 @@ class Bench:
 
     def logs(self) -> tuple[WireLog, ...]:
         """The wire logs of the case's connections."""
-        return tuple(log.build() for log in self._logs)
+        return tuple(log.build() for number, log in enumerate(self._logs, 1) if number not in self.untold)
 
 
 def made_up_name(word: str) -> str:

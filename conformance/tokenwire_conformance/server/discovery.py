@@ -84,7 +84,8 @@ async def _names(peer: Peer, target: Target, tokens: Sequence[str], progress: Ca
     accepts_any = bool(answer.accepted())
     if tokens:
         return _Names(tuple(dict.fromkeys(tokens)), given=True, accepts_any=accepts_any)
-    if accepts_any or not answer.messages:
+    # Only a refusal tells that names are needed; who answers something else is tested with what there is.
+    if accepts_any or not (answer.refused() or answer.of("error")):
         return _Names(invented, given=False, accepts_any=accepts_any)
     progress("asking GET /api/v1/tokens for names")
     listed = await _listed(target)
@@ -111,6 +112,8 @@ async def _look(
         accepted = [name for name in answer.accepted() if isinstance(name, str)]
         # A name may come back as the address it stands for; what was refused is left to the cases.
         resolved |= dict.fromkeys(accepted)
+        if begin == 0 and not accepted and not answer.refused():
+            break  # it answers nothing; waiting for values would only take time
         if begin == 0:
             live |= await _values(peer, answer.messages, interval_s)
         if begin + size < len(names):

@@ -180,8 +180,9 @@ def subscription(action: Any, tokens: Any, **extra: Any) -> dict[str, Any]:
 async def open_connection(
     target: Target, log: LogBuilder, clock: Clock, *, query: str = "", headers: Iterable[tuple[str, str]] = (),
     without: frozenset[str] = frozenset(), offer_deflate: bool = True, timeout_s: float = CONNECTION_TIMEOUT_S,
+    behind: bytes = b"",
 ) -> Peer:  # fmt: skip
-    """Connect, shake hands, and have a peer.
+    """Connect, shake hands, and have a peer. ``behind`` is sent together with the upgrade request, right behind it.
 
     Raises:
         ConnectFailedError: At any step; ``response`` is set when the server answered over HTTP.
@@ -190,7 +191,9 @@ async def open_connection(
     headers = (*target.headers, *headers)
     if offer_deflate and not any(name.lower() == "sec-websocket-extensions" for name, _ in headers):
         headers = (*headers, ("Sec-WebSocket-Extensions", DEFLATE_OFFER))
-    opened = await _handshake(target, log, query=query, headers=headers, without=without, timeout_s=timeout_s)
+    opened = await _handshake(
+        target, log, query=query, headers=headers, without=without, timeout_s=timeout_s, behind=behind
+    )
     response = opened.response
     try:
         if response.status != 101:
@@ -214,7 +217,7 @@ async def open_connection(
 
 async def _handshake(
     target: Target, log: LogBuilder, *, query: str, headers: tuple[tuple[str, str], ...], without: frozenset[str],
-    timeout_s: float,
+    timeout_s: float, behind: bytes,
 ) -> Opened:  # fmt: skip
     loop = asyncio.get_running_loop()
     where = f"{target.host}:{target.port}"
@@ -232,14 +235,24 @@ async def _handshake(
                 raise ConnectFailedError(f"no connection to {where}: {_plain(error)}") from error
             key = new_key()
             request = request_bytes(target.request_target(query), target.authority, key, headers, without)
-            log.add(loop.time(), "sent", "http", request)
-            writer.write(request)
+            # What the user adds to every handshake may give access, so reports do not repeat its values.
+            own = {name for name, _ in target.headers}
+            shown = tuple((name, "***" if name in own else value) for name, value in headers)
+            log.add(
+                loop.time(), "sent", "http",
+                request_bytes(target.request_target(query), target.authority, key, shown, without),
+            )  # fmt: skip
+            writer.write(request + behind)
             answer = ResponseReader()
             while True:
                 data = await reader.read(65_536)
                 log.add(loop.time(), "received", "http", data.partition(b"\r\n\r\n")[0], size=len(data))
                 if (response := answer.feed(data)) is not None:
                     return Opened(response, reader, writer, key)
+    except asyncio.CancelledError:
+        if writer is not None:
+            writer.transport.abort()
+        raise
     except TimeoutError:
         problem = "did not answer the upgrade request" if writer else "did not accept the connection"
         failure = ConnectFailedError(f"{where} {problem} within {timeout_s:g} s")

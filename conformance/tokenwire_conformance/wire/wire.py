@@ -26,7 +26,7 @@ from tokenwire_conformance.wire.frames import (
 from tokenwire_conformance.wire.log import LogBuilder
 from tokenwire_conformance.wire.messages import Assembler, Deflate, Received, compress
 
-__all__ = ["Clock", "Control", "EndedError", "SilenceError", "Wire"]
+__all__ = ["Clock", "Control", "EndedError", "SilenceError", "Wire", "cut"]
 
 _READ_BYTES: Final = 65_536
 _KINDS: Final = {Opcode.PING: "ping", Opcode.PONG: "pong", Opcode.TEXT: "text", Opcode.BINARY: "binary"}
@@ -56,6 +56,13 @@ class Clock:
     wall_ms: Callable[[], float] = lambda: time.time() * 1000
 
 
+def cut(writer: asyncio.StreamWriter) -> None:
+    """End a TCP connection at once, if it has not ended already."""
+    # asyncio cannot abort what it closed behind the last byte of a full buffer: it has let go of its loop by then.
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
+
+
 class Wire:
     """A connection. ``client`` says whether the suite is the client of it (and masks what it sends)."""
 
@@ -75,6 +82,8 @@ class Wire:
         self.opened_s: Final = self._loop.time()
         self.messages: list[Received] = []
         """Everything received, in order."""
+        self.sent_json: list[tuple[float, Any]] = []
+        """The JSON values sent as text, with the time on the loop's clock."""
         self.controls: list[Control] = []
         self.answers_pings = True
         """Set to False for a peer that does not answer pings."""
@@ -90,6 +99,7 @@ class Wire:
         self.last_byte_s = self.opened_s
         """When the newest byte came."""
         self._unread: deque[Received] = deque()
+        self._sent_texts: set[int] = set()
         self._held_bytes = 0
         self._close_sent = False
         self._news = asyncio.Event()
@@ -181,6 +191,9 @@ class Wire:
     async def send_text(self, text: str, *, compressed: bool = False, fragments: int = 1) -> None:
         """A text message, in that many fragments, compressed if asked for and agreed on."""
         payload = text.encode("utf-8", "surrogatepass")
+        self._sent_texts.add(hash(payload))
+        with contextlib.suppress(ValueError, RecursionError):
+            self.sent_json.append((self._loop.time(), json.loads(text)))
         if compressed and self.deflate is not None:
             body, rsv = compress(payload, self.deflate.outbound_bits), 4
         else:
@@ -229,7 +242,7 @@ class Wire:
 
     async def abort(self) -> None:
         """End the TCP connection at once."""
-        self._writer.transport.abort()
+        cut(self._writer)
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([self._task])
@@ -299,7 +312,9 @@ class Wire:
             raise FrameError(f"more than {MAX_MESSAGES} messages or {MAX_HELD_BYTES} bytes on one connection")
         self._note("received", _KINDS[message.opcode], message.payload, compressed=message.compressed)
         self.messages.append(message)
-        self._unread.append(message)
+        # The suite's own words are no answer; who repeats them must not pass for somebody who understood them.
+        if hash(message.payload) not in self._sent_texts:
+            self._unread.append(message)
 
     def _note(self, direction: str, kind: str, payload: bytes | str, *, compressed: bool = False) -> None:
         self._log.add(self._loop.time(), direction, kind, payload, compressed=compressed)

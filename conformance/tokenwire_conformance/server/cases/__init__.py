@@ -1,6 +1,53 @@
 """The server cases, a module for each group of clauses. Importing this package fills ``server.bench.SERVER``."""
 
 from tokenwire_conformance.server.bench import SERVER
-from tokenwire_conformance.server.cases import mc
+from tokenwire_conformance.server.cases import (
+    cm,
+    cr,
+    dc,
+    eh,
+    eh_limits,
+    ep,
+    mb,
+    mc,
+    me,
+    ms,
+    ms_limits,
+    mu,
+    pf,
+    xa,
+    xb,
+    xc,
+    xd,
+    xh,
+    xr,
+    xr_replay,
+    xr_sockets,
+    xz,
+)
 
-__all__ = ["SERVER", "mc"]
+__all__ = [
+    "SERVER",
+    "cm",
+    "cr",
+    "dc",
+    "eh",
+    "eh_limits",
+    "ep",
+    "mb",
+    "mc",
+    "me",
+    "ms",
+    "ms_limits",
+    "mu",
+    "pf",
+    "xa",
+    "xb",
+    "xc",
+    "xd",
+    "xh",
+    "xr",
+    "xr_replay",
+    "xr_sockets",
+    "xz",
+]

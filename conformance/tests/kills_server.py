@@ -1,0 +1,223 @@
+"""What each mistake of a server must be found by: the exact set of cases that fail, thought out and written by hand.
+
+A case is listed where the clause that it is about is broken, or where it cannot get at what it is about because of
+the mistake; the reason says why. Nothing writes this file: where a run differs, find out whether the case, the fault
+or the expectation is wrong.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["NEVER_JUDGED", "SERVER_KILLS", "Kill"]
+
+NEVER_JUDGED: Final = {"S-EP-10": "needs TLS, which virtual time has not"}
+"""Cases that the matrix cannot hold, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Which cases fail, and why these."""
+
+    cases: frozenset[str]
+    reason: str
+
+
+def _kill(cases: str, reason: str) -> Kill:
+    return Kill(frozenset(cases.split()), reason)
+
+
+SERVER_KILLS: Final[dict[str, Kill]] = {
+    # --- the envelope ------------------------------------------------------------------------------------------
+    "sequence_per_type": _kill("S-MB-03", "Counted per type the numbers fall from one message to the next."),
+    "sequence_starts_at_zero": _kill("S-MB-02 S-MB-10", "The first message has the number 0."),
+    "sequence_skips_on_unsubscribe": _kill("S-MB-03 S-DC-01", "The message after an unsubscribe leaves one out."),
+    "sequence_shared": _kill("S-MB-02 S-MB-03 S-MB-10 S-DC-01", "Another connection's messages use up numbers."),
+    "sequence_repeats": _kill("S-MB-03 S-DC-01", "An answer has the number of the message before it."),
+    "sequence_as_string": _kill("S-MB-01 S-MB-02 S-MB-03 S-MB-10", "A string is no number."),
+    "timestamp_in_seconds": _kill("S-MB-04", "1970 is not the present."),
+    "timestamp_decreases": _kill("S-MB-05", "An answer is older than the greeting before it."),
+    "timestamp_with_fraction": _kill("S-MB-05", "Half milliseconds are no whole number, but a number."),
+    "envelope_extra_key": _kill("S-MB-07", "Five keys."),
+    "timestamp_missing": _kill("S-MB-01 S-MB-07", "Three keys, and no time."),
+    "data_as_string": _kill("S-MB-01", "The data of an error is a string."),
+    "with_byte_order_mark": _kill("S-MB-09", "A byte order mark stands before the object."),
+    "sends_binary": _kill("S-MB-06", "Every message is binary."),
+    "heartbeat_unasked": _kill("S-MB-08", "A type that nobody asked for."),
+    "envelope_demanded": _kill("S-MB-11", "A request without sequence is refused."),
+    "fragments_refused": _kill("S-MB-12 S-EH-28 S-EH-29", "The first fragment ends the connection."),
+    "binary_accepted": _kill("S-MB-13", "A binary request is served."),
+    "refuses_unknown_fields": _kill("S-MB-14", "An unknown key of the envelope is refused."),
+    "float_numbers_refused": _kill("S-MB-15", "1.0 is refused as a sequence."),
+    # --- connection --------------------------------------------------------------------------------------------
+    "connection_missing": _kill("S-MC-01", "An answer, or nothing, comes first."),
+    "connection_second": _kill("S-MC-01", "A warning comes first."),
+    "status_ready": _kill("S-MC-01 S-MC-02", "A status that does not exist."),
+    "connection_extra_field": _kill("S-MC-02", "A fourth field."),
+    "connection_without_limit": _kill("S-MC-02", "maxSubscriptions is missing."),
+    "uuid_reused": _kill("S-MC-03 S-XR-18", "Every connection has the same id."),
+    "uuid_upper_case": _kill("S-MC-04", "A UUID in upper case."),
+    "uuid_is_counter": _kill("S-MC-02", "connection-17 is no UUID."),
+    "limit_leaks_on_unsubscribe": _kill("S-MC-06 S-MS-17", "An unsubscribe makes no room."),
+    "end_status_unknown": _kill("S-MC-02", "The last words have a status that does not exist."),
+    # --- updates -----------------------------------------------------------------------------------------------
+    "price_as_number": _kill("S-MU-04", "A price that JSON readers round."),
+    "price_with_exponent": _kill("S-MU-07", "1E3 is a decimal number, but not canonical."),
+    "price_with_trailing_zeros": _kill("S-MU-07", "Superfluous zeros."),
+    "market_cap_null": _kill("S-MU-04", "null is no string."),
+    "volume_as_numbers": _kill("S-MU-05", "Volumes are strings."),
+    "volume_without_m5": _kill("S-MU-06", "Two of three volumes."),
+    "update_extra_field": _kill("S-MU-06", "A fifth field."),
+    "address_upper_case": _kill("S-MU-01 S-MU-02 S-MU-08 S-MU-12", "Nobody recognizes the token."),
+    "first_value_missing": _kill("S-MU-01 S-MU-11", "Nothing follows a subscribe until the next tick."),
+    "no_updates": _kill("S-MU-02 S-MU-13 S-PF-07", "Only the first value comes."),
+    "updates_stop_after_two": _kill("S-PF-07", "After two intervals nothing more comes."),
+    "updates_for_all": _kill("S-MU-08", "Every subscriber gets a token that it has not."),
+    "updates_after_unsubscribe": _kill("S-MU-09 S-MU-10", "An unsubscribe stops nothing."),
+    "one_update_after_unsubscribe": _kill("S-MU-09", "What was under way is sent behind the confirmation."),
+    "updates_twice": _kill("S-PF-08", "Each tick sends everything twice."),
+    "updates_every_second": _kill("S-PF-07 S-PF-08", "Five times as often as said."),
+    "updates_every_12_s": _kill("S-PF-07", "Less than half as often as said."),
+    "values_frozen": _kill("S-MU-14", "Values that do not change are sent."),
+    # --- subscriptions -----------------------------------------------------------------------------------------
+    "answers_with_wrong_action": _kill("S-MS-01 S-MS-02 S-MS-22", "subscribed is no action."),
+    "subscribe_not_answered": _kill("S-MS-01", "A subscribe is served in silence."),
+    "unsubscribe_not_answered": _kill("S-MS-02", "An unsubscribe is served in silence."),
+    "answer_extra_field": _kill("S-MS-22", "A fourth field."),
+    "partial_failure_rejects_all": _kill("S-MS-11 S-MS-12 S-EH-17 S-EH-18", "One bad name spoils the others."),
+    "repetitions_listed_twice": _kill("S-MS-07", "A token named twice is answered twice."),
+    "unknown_token_accepted": _kill("S-MS-10", "A token that does not exist is accepted."),
+    "answers_in_reverse": _kill("S-MS-19", "Not the order of the request."),
+    "limit_ignored": _kill("S-MS-15 S-MS-16", "101 tokens are held."),
+    "limit_counts_repetitions": _kill("S-MS-06", "A second subscribe takes a second place."),
+    "batch_limit_ignored": _kill("S-MS-21", "1001 tokens are served."),
+    "batch_of_hundred_only": _kill("S-PF-09", "A message with 1000 names is refused."),
+    "no_tokens_pass": _kill("S-MS-13", "An empty list is no error."),
+    "refused_echo_null": _kill("S-MS-14", "A refused number comes back as null."),
+    "errors_before_success": _kill("S-MS-18", "The error messages come first."),
+    "refusal_without_error": _kill("S-MS-10", "The refusal lacks the reason."),
+    "unsubscribe_of_unheld_fails": _kill("S-MS-09", "An unknown name cannot be unsubscribed."),
+    "starts_with_subscriptions": _kill("S-MS-20 S-MU-08", "Updates that nobody asked for."),
+    # --- errors ------------------------------------------------------------------------------------------------
+    "error_without_level": _kill("S-ME-01", "The level is missing."),
+    "error_unknown_level": _kill("S-ME-01", "critical is no level."),
+    "error_extra_field": _kill("S-ME-01", "A fourth field."),
+    "error_own_code": _kill("S-ME-02", "A code that the catalogue lacks."),
+    "fatal_does_not_end": _kill("S-ME-03 S-ME-07", "The connection outlives a fatal error."),
+    "error_ends": _kill("S-ME-03", "The connection ends with the first error."),
+    "warning_ends": _kill("S-ME-06", "The connection ends with the first warning."),
+    "end_without_words": _kill("S-ME-05", "A fatal end without words."),
+    "end_words_reversed": _kill("S-ME-05 S-MC-05", "connection before the error."),
+    "fatal_told_as_error": _kill("S-ME-03", "The level error ends the connection."),
+    # --- bad input ---------------------------------------------------------------------------------------------
+    "silence_on_bad_json": _kill("S-EH-01 S-EH-02 S-EH-03 S-EH-04", "What is not JSON is passed over."),
+    "closes_on_bad_json": _kill("S-EH-01 S-EH-02 S-EH-03 S-EH-04", "What is not JSON ends the connection."),
+    "deaf_after_bad_json": _kill("S-EH-01 S-EH-02 S-EH-03 S-EH-04", "After it nothing is answered any more."),
+    "silence_on_invalid_message": _kill("S-EH-05 S-EH-06 S-EH-09 S-EH-11 S-EH-12", "Wrong fields are passed over."),
+    "silence_on_unknown_type": _kill("S-EH-07 S-EH-08", "Unknown types are passed over."),
+    "wrong_types_pass": _kill("S-EH-12 S-EH-13", "A string serves as a list, a string as a number."),
+    "action_not_told_apart": _kill("S-EH-10", "INVALID_MESSAGE instead of INVALID_ACTION."),
+    "bad_message_clears_subscriptions": _kill("S-EH-16", "A refused message takes the subscriptions away."),
+    "fifth_refusal_ends": _kill("S-EH-19", "Five refusals are not ten."),
+    "refusals_without_end": _kill("S-EH-19", "Eleven refusals, and it lives."),
+    "burst_of_five": _kill("S-EH-23", "The sixth request at once is dropped."),
+    "no_rate_limit": _kill("S-EH-24 S-EH-26 S-EH-27", "Every flood is served."),
+    "rate_told_each_time": _kill("S-EH-24", "Each dropped message earns an error of its own."),
+    "pings_count_as_messages": _kill("S-EH-25 S-XA-05 S-XH-06", "Pings use up the rate of messages."),
+    "long_messages_cost_one": _kill("S-EH-26", "Size is a way round the rate."),
+    "flood_without_end": _kill("S-EH-27", "A flood may go on for ever."),
+    "unfinished_kept": _kill("S-EH-28", "An unfinished message is waited for without end."),
+    "fragments_unbounded": _kill("S-EH-29", "Any number of fragments."),
+    "gap_not_told": _kill("S-DC-03", "A hole in the client's numbers goes unsaid."),
+    "gap_refused": _kill("S-DC-03", "The message behind a hole is not served."),
+    # --- heartbeat and ends ------------------------------------------------------------------------------------
+    "no_ping": _kill("S-CM-01 S-CM-02 S-CM-04", "Without pings an idle client seems dead."),
+    "pings_every_20_s": _kill("S-CM-01 S-CM-02 S-CM-04", "5 s too late."),
+    "never_drops_dead": _kill("S-CM-06 S-CM-07 S-CM-08", "The dead stay."),
+    "drops_after_10_s": _kill("S-CM-04 S-CM-07", "Sooner than the first ping."),
+    "only_pong_is_life": _kill("S-CM-05", "A client that talks but answers no pings is dropped."),
+    "dead_told_1001": _kill("S-CM-08", "Another close code."),
+    "close_not_answered": _kill("S-CM-09", "A close frame is not answered."),
+    "close_never_cut": _kill("S-CR-10", "A half-closed socket is kept for ever."),
+    "opening_never_times_out": _kill("S-CR-09", "A half-sent request is waited for without end."),
+    "slow_not_warned": _kill("S-CM-11", "The stall goes unsaid."),
+    "slow_never_closed": _kill("S-CM-12", "Answers that nobody reads pile up."),
+    "values_lost_in_stall": _kill("S-DC-05", "What waited is forgotten."),
+    "numbers_lost_in_stall": _kill("S-MB-18 S-DC-05", "What was left out had numbers."),
+    # --- transport ---------------------------------------------------------------------------------------------
+    "never_compresses": _kill("S-PF-01", "Long messages go out as they are."),
+    "compresses_everything": _kill("S-PF-02", "Short messages are compressed."),
+    "client_takeover": _kill("S-PF-05", "The client's window is to be kept."),
+    "window_ignored": _kill("S-PF-04", "A small window that was asked for is not kept."),
+    "answers_late": _kill("S-PF-06", "Half a second for an answer."),
+    "path_any": _kill("S-EP-02", "Every path is the endpoint."),
+    "subprotocol_not_echoed": _kill("S-EP-04", "The subprotocol is not named."),
+    "unknown_query_refused": _kill("S-EP-03", "An unknown parameter is refused."),
+    "grants_unasked": _kill("S-EP-07 S-MC-02 S-MB-08", "batch is in force unasked."),
+    "capabilities_unlisted": _kill("S-EP-08", "What is granted is not said; every extension counts as not granted."),
+    "early_bytes_taken": _kill("S-EP-09", "Frames behind the upgrade request are served."),
+    # --- limits ------------------------------------------------------------------------------------------------
+    "megabyte_refused": _kill("S-CR-02", "A MB of 1,000,000 bytes."),
+    "oversize_served": _kill("S-CR-03 S-CR-04 S-CR-05", "16 MB are served."),
+    "oversize_ignored": _kill("S-CR-04 S-CR-05", "Too long a message is passed over."),
+    "bomb_inflated": _kill("S-CR-06", "A small message that inflates to more than 1 MB is served."),
+    "capacity_ignored": _kill("S-CR-08", "One more than the maximum is served."),
+    "capacity_told_1001": _kill("S-CR-08", "Another close code."),
+    "refused_without_bound": _kill("S-CR-08", "No HTTP 503, however many are turned away at once."),
+    "leaks_a_place": _kill("S-CR-08", "Every other place is never given back."),
+    "long_answers_whole": _kill("S-CR-07 S-XD-11", "An answer of more than 1 MB."),
+    # --- batch, resume -----------------------------------------------------------------------------------------
+    "batch_grant_ignored": _kill("S-XB-01 S-XB-02 S-XB-03 S-XB-04 S-XB-05", "Granted, but single updates come."),
+    "batch_entries_lack_volume": _kill("S-XB-07", "The entries are shorter than single updates."),
+    "details_unasked": _kill("S-MU-06 S-XB-06", "Updates carry versions that nobody asked for."),
+    "secret_reused": _kill("S-XR-01", "One secret for all."),
+    "resume_never": _kill("S-XR-02 S-XR-03 S-XR-04 S-XR-05 S-XR-17 S-XR-22", "Every session is unknown."),
+    "resume_off_by_one": _kill("S-XR-03", "The first missed message is left out."),
+    "resume_repeats_last": _kill("S-XR-03", "The last received message is sent again."),
+    "resume_renumbers": _kill("S-XR-03", "Replayed messages have new numbers."),
+    "replay_changes_timestamps": _kill("S-XR-04", "Replayed messages have the time of the replay."),
+    "numbers_while_detached": _kill("S-XR-05", "Values are numbered that nobody could receive."),
+    "reason_own": _kill("S-XR-06 S-XR-07 S-XR-09 S-XR-11", "A reason that nobody knows."),
+    "lost_position_loses_subscriptions": _kill("S-XR-08", "After a lost position nothing is subscribed."),
+    "resume_failure_untold": _kill("S-XR-10", "No RESUME_FAILED."),
+    "caps_change_ignored": _kill("S-XR-11", "The session goes on with other capabilities than it has."),
+    "takeover_leaves_old_open": _kill("S-XR-12", "Two sockets for one session."),
+    "attempt_ignored": _kill("S-XR-13", "The older attempt takes over."),
+    "close_keeps_session": _kill("S-XR-15", "The session outlives its normal end."),
+    "session_kept_3_s": _kill("S-XR-05", "A session is forgotten after 3 s."),
+    "resume_forgets_subscriptions": _kill("S-XR-05", "The session resumes without its subscriptions."),
+    "last_words_unnumbered": _kill("S-XR-20 S-MB-03", "The last words repeat a number."),
+    "replay_ignored": _kill("S-XR-31 S-XR-33 S-XR-34 S-XR-35", "A replay is never answered."),
+    "replay_backwards_served": _kill("S-XR-32", "from above to is no error."),
+    "gap_missing": _kill("S-XR-34", "What is not held any more is left out in silence."),
+    "replay_of_future_ignored": _kill("S-XR-35", "Numbers never sent can be asked for."),
+    # --- ack, heartbeat, details -------------------------------------------------------------------------------
+    "ack_answered": _kill("S-XA-01", "An ack has an answer."),
+    "ack_ignored": _kill("S-XA-02 S-XR-07 S-XR-34", "What was acknowledged is replayed."),
+    "ack_out_of_range_silent": _kill("S-XA-03", "An ack of the future goes unsaid."),
+    "echo_missing": _kill("S-XH-01", "Answers cannot be told apart."),
+    "heartbeat_numbered": _kill("S-XH-03", "A heartbeat uses up a number."),
+    "heartbeat_never": _kill("S-XH-04", "An idle page hears nothing."),
+    "ping_needs_grant": _kill("S-XH-05", "A ping is an unknown type without a grant."),
+    "figures_missing": _kill("S-XD-01", "The greeting lacks stream and figures."),
+    "version_falls": _kill("S-XD-02", "Versions fall."),
+    "request_id_missing": _kill("S-XD-03", "Answers do not say what they answer."),
+    "rejected_missing": _kill("S-XD-04", "A refusal does not say why."),
+    "active_counts_request": _kill("S-XD-05", "active counts the request's tokens."),
+    "error_details_missing": _kill("S-XD-06", "Errors have their three fields only."),
+    "known_ignored": _kill("S-XD-07", "A known value is sent again."),
+    "known_means_none": _kill("S-XD-08", "A newer value is kept back."),
+    "known_of_any_stream": _kill("S-XD-09", "Versions of another stream count."),
+    "known_of_any_type": _kill("S-XD-10", "A version may be a string."),
+    # --- zstd, channels ----------------------------------------------------------------------------------------
+    "deflate_besides_zstd": _kill("S-XZ-01", "Two compressions at once."),
+    "zstd_small_binary": _kill("S-XZ-02", "Short messages are binary."),
+    "zstd_without_size": _kill("S-XZ-03", "The frames do not tell their size."),
+    "zstd_first_is_delta": _kill("S-XZ-04 S-XZ-05", "The first message refers to none."),
+    "zstd_sends_text": _kill("S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05", "Long messages are text."),
+    "unsubscribe_means_token": _kill("S-XC-01", "An unsubscribe leaves the other channels."),
+    "trades_with_holes": _kill("S-XC-02", "Versions of trades are left out."),
+    "bars_too_often": _kill("S-XC-03", "Bars every 50 ms."),
+    "channels_taken_in_part": _kill("S-XC-04", "A token is taken with some of its channels."),
+    "channels_count_once": _kill("S-XC-04", "A token's channels count as one."),
+}  # fmt: skip
+"""Fault to kill."""

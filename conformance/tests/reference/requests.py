@@ -1,0 +1,358 @@
+"""What a client's message means, and what it is told."""
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from conformance.tests.reference.session import encoded
+
+if TYPE_CHECKING:
+    from conformance.tests.reference.connection import Connection
+
+__all__ = ["PROTOCOL", "Refusal", "Request", "error_data", "parse", "serve_subscription"]
+
+PROTOCOL: Final = frozenset({"INVALID_JSON", "INVALID_MESSAGE", "UNKNOWN_TYPE", "INVALID_ACTION", "BATCH_LIMIT"})
+_CATEGORIES: Final = {
+    "INVALID_TOKEN": "subscription", "TOKEN_NOT_FOUND": "subscription", "SUBSCRIPTION_LIMIT": "subscription",
+    "BATCH_LIMIT": "subscription", "SEQUENCE_GAP": "delivery", "RESUME_FAILED": "delivery",
+    "ACK_OUT_OF_RANGE": "delivery", "REPLAY_UNAVAILABLE": "delivery", "SLOW_CONSUMER": "delivery",
+    "RATE_LIMITED": "limit", "MAX_CONNECTIONS": "limit", "UPSTREAM_STALE": "upstream",
+}  # fmt: skip
+_RETRYABLE: Final = {
+    "TOKEN_NOT_FOUND": 60_000, "RATE_LIMITED": 1_000, "MAX_CONNECTIONS": 5_000, "SLOW_CONSUMER": None,
+    "REPLAY_UNAVAILABLE": 1_000,
+}  # fmt: skip
+_MAX_NUMBER: Final = 2**53 - 1
+_MAX_TEXT_BYTES: Final = 900_000
+
+
+class Refusal(Exception):
+    """A message is refused as a whole."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code: Final = code
+
+
+@dataclass(slots=True)
+class Request:
+    """A message that was understood."""
+
+    kind: str
+    data: dict[str, Any]
+    sequence: int | None = None
+    tokens: list[Any] = field(default_factory=list)
+    number: int = 0
+    last: int = 0
+
+
+def error_data(
+    code: str, message: str, level: str, *, details: bool, request_id: str | None = None,
+    names: list[str] | None = None, faults: frozenset[str] = frozenset(),
+) -> dict[str, Any]:  # fmt: skip
+    """``data`` of an error message."""
+    data: dict[str, Any] = {"code": code, "message": message, "level": level}
+    if "error_without_level" in faults:
+        del data["level"]
+    if "error_unknown_level" in faults:
+        data["level"] = "critical"
+    if "error_code_as_number" in faults:
+        data["code"] = 400
+    if "error_without_message" in faults:
+        del data["message"]
+    if "error_extra_field" in faults:
+        data["details"] = {}
+    if "error_own_code" in faults:
+        data["code"] = f"E_{code}"
+    if details and "error_details_missing" not in faults:
+        data["category"] = _CATEGORIES.get(code, "protocol")
+        data["retryable"] = code in _RETRYABLE
+        if _RETRYABLE.get(code) is not None:
+            data["retryAfterMs"] = _RETRYABLE[code]
+        if request_id is not None and "request_id_missing" not in faults:
+            data["requestId"] = request_id
+        if names:
+            data["tokens"] = names if "error_lists_all_tokens" in faults else names[:100]
+    return data
+
+
+def parse(text: str, *, resume: bool, details: bool, channels: bool, faults: frozenset[str]) -> Request:  # noqa: PLR0912
+    """Read a message.
+
+    Raises:
+        Refusal: It is refused as a whole.
+    """
+    try:
+        message = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise Refusal("INVALID_JSON", f"not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise Refusal("INVALID_MESSAGE", "not an object")
+    if "refuses_unknown_fields" in faults and message.keys() - {"type", "sequence", "timestamp", "data"}:
+        raise Refusal("INVALID_MESSAGE", "an unknown field")
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        raise Refusal("INVALID_MESSAGE", "type must be a string")
+    known = {"subscription", "ping", "ack"} | ({"replay"} if resume else set())
+    if kind not in known or ("no_extensions" in faults and kind != "subscription"):
+        raise Refusal("UNKNOWN_TYPE", f"unknown type {kind[:64]}")
+    sequence = None
+    for name in ("sequence", "timestamp"):
+        if name not in message:
+            if "envelope_demanded" in faults:
+                raise Refusal("INVALID_MESSAGE", f"{name} is missing")
+            continue
+        value = _whole(message[name], faults)
+        if value is None or not 0 <= value <= _MAX_NUMBER:
+            if "wrong_types_pass" in faults:
+                continue
+            raise Refusal("INVALID_MESSAGE", f"{name} must be a whole number")
+        sequence = value if name == "sequence" else sequence
+    data = message.get("data")
+    if not isinstance(data, dict):
+        raise Refusal("INVALID_MESSAGE", "data must be an object")
+    request = Request(kind, data, sequence)
+    if kind == "ack":
+        request.number = _number(data, "sequence", faults)
+    elif kind == "replay":
+        request.number, request.last = _number(data, "from", faults), _number(data, "to", faults)
+        if request.number > request.last and "replay_backwards_served" not in faults:
+            raise Refusal("INVALID_MESSAGE", "from is above to")
+    elif kind == "ping":
+        echo = data.get("echo")
+        if (isinstance(echo, str) and len(echo) > 128) or isinstance(echo, (list, dict, bool)):
+            raise Refusal("INVALID_MESSAGE", "echo must be a string of up to 128 characters, or a number")
+    else:
+        request.tokens = _subscription(data, details=details, channels=channels, faults=faults)
+    return request
+
+
+def _subscription(data: dict[str, Any], *, details: bool, channels: bool, faults: frozenset[str]) -> list[Any]:
+    action, tokens = data.get("action"), data.get("tokens")
+    if not isinstance(action, str):
+        raise Refusal("INVALID_MESSAGE", "action must be a string")
+    if action not in {"subscribe", "unsubscribe"}:
+        raise Refusal("INVALID_MESSAGE" if "action_not_told_apart" in faults else "INVALID_ACTION", "unknown action")
+    if isinstance(tokens, str) and "wrong_types_pass" in faults:
+        tokens = [tokens]
+    if not isinstance(tokens, list) or (not tokens and "no_tokens_pass" not in faults):
+        raise Refusal("INVALID_MESSAGE", "tokens must be a list of 1 to 1000")
+    if len(tokens) > (100 if "batch_of_hundred_only" in faults else 1000) and "batch_limit_ignored" not in faults:
+        raise Refusal("BATCH_LIMIT", "more than 1000 tokens")
+    if details:
+        request_id = data.get("requestId")
+        if request_id is not None and not (isinstance(request_id, str) and 1 <= len(request_id) <= 128):
+            raise Refusal("INVALID_MESSAGE", "requestId must have 1 to 128 characters")
+        known = data.get("known")
+        wrong = known is not None and (
+            not isinstance(known, dict) or any(_whole(value, faults) is None for value in known.values())
+        )
+        if wrong and "known_of_any_type" not in faults:
+            raise Refusal("INVALID_MESSAGE", "known must map addresses to versions")
+    if channels and "channels" in data:
+        named = data["channels"]
+        if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
+            raise Refusal("INVALID_MESSAGE", "channels must be a list of strings")
+        if any(name not in {"token", "trades", "klines:1m", "book:10"} for name in named):
+            raise Refusal("INVALID_MESSAGE", "no such channel")
+    return tokens
+
+
+def serve_subscription(connection: "Connection", request: Request) -> None:  # noqa: PLR0912
+    """Apply a subscription message and queue its answer."""
+    session, server = connection.session, connection.server
+    faults = session.faults
+    action = request.data["action"]
+    details = "details" in session.caps
+    request_id = request.data.get("requestId") if details else None
+    named = "channels" in session.caps and "channels" in request.data
+    channels = list(dict.fromkeys(request.data["channels"])) if named else ["token"]
+    repeats = "repetitions_listed_twice" in faults
+    accepted: list[str] = []
+    refused: list[tuple[str, str]] = []
+    for name in request.tokens:
+        code = _usable(name)
+        if code is None and action == "subscribe":
+            code = _take(connection, name, channels)
+        elif code is None:
+            _drop(connection, name, channels if named else None)
+            if "unsubscribe_of_unheld_fails" in faults and name not in server.market.names:
+                code = "TOKEN_NOT_FOUND"
+        if code is None and (repeats or name not in accepted):
+            accepted.append(name)
+        elif code is not None and (repeats or (_echo(name), code) not in refused):
+            refused.append((_echo(name, faults), code))
+    if "partial_failure_rejects_all" in faults and refused and accepted:
+        for name in accepted:
+            session.held.pop(name, None)
+        refused = [(_echo(name, faults), refused[0][1]) for name in accepted] + refused
+        accepted = []
+    if "answers_in_reverse" in faults:
+        accepted.reverse()
+    _answer(connection, action, accepted, refused, request_id)
+    if action == "subscribe" and "first_value_missing" not in faults:
+        for name in _newer(connection, request, accepted) if "token" in channels else ():
+            session.want(name)
+            if session.every:
+                session.pending.pop(name)
+                data = server.market.value(name, server.wall_ms(), details=details, faults=session.faults)
+                session.stream.append(("token_update", data))
+    if "sequence_skips_on_unsubscribe" in faults and action == "unsubscribe":
+        session.sequence += 1
+
+
+def _newer(connection: "Connection", request: Request, accepted: list[str]) -> list[str]:
+    """Those of the accepted tokens whose value the client does not hold yet."""
+    faults = connection.server.faults
+    known, stream = request.data.get("known"), request.data.get("stream")
+    if "details" not in connection.session.caps or not isinstance(known, dict) or "known_ignored" in faults:
+        return accepted
+    if stream != connection.server.stream and "known_of_any_stream" not in faults:
+        return accepted
+    version = connection.server.market.version(connection.server.wall_ms())
+    if "known_means_none" in faults:
+        version = 0
+    return [name for name in accepted if known.get(name, -1) < version]
+
+
+def _take(connection: "Connection", name: str, channels: list[str]) -> str | None:
+    session, server = connection.session, connection.server
+    faults = server.faults
+    if not server.market.knows(name):
+        if not server.settings.accepts_any and "unknown_token_accepted" not in faults:
+            return "TOKEN_NOT_FOUND"
+        server.market.admit(name)
+    new = [channel for channel in channels if not session.has(name, channel)]
+    limit = connection.limit + (1 if "limit_off_by_one" in faults else 0)
+    places = session.places + connection.leaked
+    if "limit_counts_repetitions" in faults:
+        new = channels
+        connection.leaked += len(channels) - len([c for c in channels if not session.has(name, c)])
+    if "channels_taken_in_part" in faults and places < limit:
+        new = new[: limit - places]
+        channels = [c for c in channels if session.has(name, c) or c in new]
+    if "channels_count_once" in faults and name in session.held:
+        new = []
+    if places + len(new) > limit and "limit_ignored" not in faults:
+        return "SUBSCRIPTION_LIMIT"
+    session.held.setdefault(name, {}).update(dict.fromkeys(channels))
+    return None
+
+
+def _drop(connection: "Connection", name: str, channels: list[str] | None) -> None:
+    session, faults = connection.session, connection.server.faults
+    held = session.held.get(name)
+    if held is None:
+        return
+    if "limit_leaks_on_unsubscribe" in faults:
+        connection.leaked += len(held)
+    if channels is None and "unsubscribe_means_token" in faults:
+        channels = ["token"]
+    for channel in channels or list(held):
+        held.pop(channel, None)
+    if not held:
+        del session.held[name]
+    if "updates_after_unsubscribe" in faults:
+        connection.haunted[name] = None
+    elif "one_update_after_unsubscribe" in faults:
+        session.pending[name] = None
+    else:
+        session.pending.pop(name, None)
+        session.stream = type(session.stream)(item for item in session.stream if item[1].get("address") != name)
+
+
+def _answer(
+    connection: "Connection", action: str, accepted: list[str], refused: list[tuple[str, str]], request_id: str | None
+) -> None:
+    session, faults = connection.session, connection.session.faults
+    details = "details" in session.caps
+    if "answers_with_wrong_action" in faults:
+        action = "subscribed" if action == "subscribe" else "unsubscribed"
+    if f"{action}_not_answered" in faults:
+        return
+
+    def reply(tokens: list[str], status: str, codes: list[tuple[str, str]] | None = None) -> None:
+        if "answer_status_ok" in faults:
+            status = {"success": "ok", "error": "fail"}[status]
+        data: dict[str, Any] = {"action": action, "tokens": tokens, "status": status}
+        if "answer_without_status" in faults:
+            del data["status"]
+        if "answer_counts_tokens" in faults:
+            data["tokens"] = len(tokens)
+        if "answer_extra_field" in faults:
+            data["count"] = len(tokens)
+        if details:
+            if request_id is not None and "request_id_missing" not in faults:
+                data["requestId"] = request_id
+            if codes and "rejected_missing" not in faults:
+                data["rejected"] = [{"token": name, "code": code} for name, code in codes]
+            data["active"] = len(tokens) if "active_counts_request" in faults else len(session.held)
+        session.outbox.append(("subscription", data, True))
+
+    def errors() -> None:
+        for code in dict.fromkeys(code for _, code in refused):
+            names = [name for name, why in refused if why == code]
+            connection.error(code, f"{code}: {', '.join(names[:10])[:500]}", request_id=request_id, names=names)
+
+    if "errors_before_success" in faults:
+        errors()
+    if accepted or "empty_success_sent" in faults:
+        parts = [[name] for name in accepted] if "answers_one_by_one" in faults else _parts(accepted, faults)
+        for part in parts or [[]]:
+            reply(part, "success")
+    if refused and "refused_not_listed" not in faults:
+        by_name = dict.fromkeys(refused) if "repetitions_listed_twice" not in faults else refused
+        listed = list(by_name)
+        for part in _parts([name for name, _ in listed], faults):
+            codes = [pair for pair in listed if pair[0] in set(part)]
+            reply(part, "error", codes)
+    if "errors_before_success" not in faults and "refusal_without_error" not in faults:
+        errors()
+
+
+def _parts(names: list[str], faults: frozenset[str]) -> list[list[str]]:
+    """``names`` in parts that each fit into a message; with ``rejected`` every name is there twice."""
+    if "long_answers_whole" in faults:
+        return [names] if names else []
+    parts: list[list[str]] = []
+    size = _MAX_TEXT_BYTES
+    for name in names:
+        cost = 2 * len(encoded(name)) + 60
+        if size + cost > _MAX_TEXT_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(name)
+        size += cost
+    return parts
+
+
+def _usable(name: Any) -> str | None:
+    if isinstance(name, str) and 1 <= len(name) <= 256 and name.isprintable():
+        return None
+    return "INVALID_TOKEN"
+
+
+def _echo(name: Any, faults: frozenset[str] = frozenset()) -> str:
+    if not isinstance(name, str):
+        name = "null" if "refused_echo_null" in faults else json.dumps(name, separators=(",", ":"), ensure_ascii=False)
+    elif "refused_echo_null" in faults and not (1 <= len(name) <= 256):
+        name = ""
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    return text if "refused_echo_whole" in faults else text[:256]
+
+
+def _number(data: dict[str, Any], name: str, faults: frozenset[str]) -> int:
+    value = _whole(data.get(name), faults)
+    if value is None or value < 0:
+        raise Refusal("INVALID_MESSAGE", f"{name} must be a whole number")
+    return value
+
+
+def _whole(value: Any, faults: frozenset[str]) -> int | None:
+    if isinstance(value, float) and value.is_integer() and "float_numbers_refused" not in faults:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

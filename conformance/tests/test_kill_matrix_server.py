@@ -1,0 +1,87 @@
+"""Every server case can fail: each mistake of the reference server is found by exactly the cases it is written down
+for, and without a mistake all are OK."""
+
+import csv
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
+from multiprocessing import get_context
+
+import pytest
+
+from conformance.tests.kills import SERVER_CSV, server_csv
+from conformance.tests.kills_server import NEVER_JUDGED, SERVER_KILLS
+from conformance.tests.reference.faults import EXTENDED_ONLY, FAULTS
+from conformance.tests.virtual import judge_server
+from tokenwire_conformance.model import Status
+from tokenwire_conformance.registry import Case
+from tokenwire_conformance.server.bench import Bench
+from tokenwire_conformance.server.cases import SERVER
+
+FEWEST = 50
+
+
+def judged() -> list[Case[Bench]]:
+    return [case for case in SERVER.cases if case.info.profile != "rfc6455" and case.info.id not in NEVER_JUDGED]
+
+
+def concerned(fault: str) -> list[Case[Bench]]:
+    """The cases that could see the fault: where it is made only with capabilities, those that use some."""
+    if fault not in EXTENDED_ONLY:
+        return judged()
+    return [case for case in judged() if case.info.profile.startswith("ext.") or case.info.group == "EP"]
+
+
+def not_ok(fault: str) -> dict[str, str]:
+    """Case to what it says, for every case that is not OK; in a process of its own."""
+    return {
+        case_id: f"{verdict.status} {verdict.reason} {[(v.clause, v.message) for v in verdict.violations]}"
+        for case_id, verdict in judge_server([fault] if fault else [], concerned(fault)).items()
+        if verdict.status is not Status.OK
+    }
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, dict[str, str]]]:
+    """Fault to what its run says; the empty name is the server without a fault."""
+    names = ["", *SERVER_KILLS]
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        yield dict(zip(names, pool.map(not_ok, names), strict=True))
+
+
+def test_the_server_without_a_fault_keeps_every_clause(runs: dict[str, dict[str, str]]) -> None:
+    assert not runs[""]
+
+
+def test_a_thousand_connections_are_served_by_it_too() -> None:
+    cases = [case for case in judged() if case.info.id == "S-CR-08"]
+    assert judge_server([], cases, connections=1000)["S-CR-08"].status is Status.OK
+
+
+@pytest.mark.parametrize("fault", SERVER_KILLS)
+def test_a_fault_is_found_by_exactly_these_cases(fault: str, runs: dict[str, dict[str, str]]) -> None:
+    found, expected = runs[fault], SERVER_KILLS[fault].cases
+    missing = sorted(expected - found.keys())
+    surplus = {case_id: found[case_id] for case_id in sorted(found.keys() - expected)}
+    assert not missing, f"{fault}: not found by {missing}; surplus {surplus}"
+    assert not surplus, f"{fault}: also found by {surplus}"
+
+
+def test_every_case_can_fail() -> None:
+    killed = set(chain.from_iterable(kill.cases for kill in SERVER_KILLS.values()))
+    assert {case.info.id for case in judged()} == killed
+
+
+def test_the_expectation_is_about_faults_that_exist() -> None:
+    assert SERVER_KILLS.keys() <= FAULTS
+    assert len(SERVER_KILLS) >= FEWEST
+    assert all(kill.cases and kill.reason for kill in SERVER_KILLS.values())
+
+
+def test_the_published_matrix_is_the_expectation() -> None:
+    assert SERVER_CSV.read_text() == server_csv()
+    rows = list(csv.DictReader(SERVER_CSV.read_text().splitlines()))
+    assert {(row["fault"], row["case"]) for row in rows} == {
+        (fault, case) for fault, kill in SERVER_KILLS.items() for case in kill.cases
+    }

@@ -1,0 +1,1 @@
+"""Clients under test: the server whose behaviour each case scripts, what starts the client, and the cases."""

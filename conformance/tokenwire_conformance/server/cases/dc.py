@@ -1,0 +1,161 @@
+"""DC: nothing is lost, nothing is left unanswered, and everybody ends with the newest values."""
+
+import asyncio
+from collections.abc import Iterable
+from itertools import pairwise
+
+from tokenwire_conformance.figures import REPLY_S, SLACK_S
+from tokenwire_conformance.server.bench import SERVER, Bench
+from tokenwire_conformance.server.peer import Answer, subscription
+from tokenwire_conformance.server.stall import FILLING, fill, held
+from tokenwire_conformance.wire.messages import Received
+
+__all__: list[str] = []
+
+_MINUTE_S = 60.0
+_ROUND_S = 1.0
+_STALL_S = 8.0
+_LONGEST_S = 10.0
+
+
+@SERVER.case(
+    "S-DC-01", "timing", "MB.sequence-contiguous", "MB.sequence-first", "DC.acknowledged",
+    sends="for a minute, on one connection, subscribes and unsubscribes of many tokens, now and then a message that is "
+    "not JSON and a ping",
+    expects="the numbers of all messages received are 1, 2, 3 and so on, whatever their types",
+    why="A client takes a hole for a loss and reconnects, so under load there must be none by mistake.",
+    deadline_s=90,
+)  # fmt: skip
+async def minute_of_churn(bench: Bench) -> None:
+    """Numbers have no hole in a minute of churn."""
+    peer = await bench.strict()
+    tokens = bench.tokens(max(2, min(50, peer.limit, len(bench.facts.tokens))))
+    half = len(tokens) // 2
+    deadline_s = peer.opened_s + _MINUTE_S
+    loop = asyncio.get_running_loop()
+    number = 0
+    while loop.time() < deadline_s and peer.ended_s is None:
+        number += 1
+        part = tokens[:half] if number % 3 else tokens[half:]
+        await peer.send_json(subscription("unsubscribe" if number % 4 == 3 else "subscribe", part, sequence=number))
+        await peer.send_json(subscription("subscribe", tokens, sequence=number))
+        if number % 15 == 0:  # far from as many as end a connection
+            await peer.send_text("this is not JSON")
+        if number % 5 == 0:
+            await peer.ping()
+        await peer.collect(_ROUND_S)
+    told = f"the connection ended in the minute: {peer.ending()}"
+    bench.require(peer.ended_s is None, "MB.sequence-contiguous", told, peer)
+    numbers = [m.sequence for m in peer.messages]
+    replies = sum(m.type == "subscription" for m in peer.messages)
+    told = f"{2 * number} requests had {replies} answers"
+    bench.require(replies >= number, "DC.acknowledged", told, peer)
+    bench.require(numbers[0] == 1, "MB.sequence-first", f"the first number was {numbers[0]}", peer)
+    wrong = [at for at, value in enumerate(numbers) if value != at + (numbers[0] or 0)]
+    if wrong:
+        before, message = numbers[wrong[0] - 1], peer.messages[wrong[0]]
+        told = f"after {before} came {message.sequence} ({message.type}), {len(numbers)} messages in all"
+        bench.fail("MB.sequence-contiguous", told, peer)
+    bench.note(f"{len(numbers)} messages without a hole")
+
+
+@SERVER.case(
+    "S-DC-02", "core", "DC.acknowledged",
+    sends="twelve requests, one after the other: subscribes and unsubscribes of single tokens, in both orders",
+    expects="each is followed within 5 s by a message that is no token_update, before the next is sent",
+    why="Without an acknowledgment a client cannot tell a lost request from a slow one.",
+    deadline_s=75,
+)  # fmt: skip
+async def acknowledged(bench: Bench) -> None:
+    """Every request is acknowledged with a message."""
+    peer = await bench.strict()
+    one, two = bench.tokens(2)
+    steps = [("subscribe", one), ("subscribe", two), ("unsubscribe", one), ("unsubscribe", two)]
+    for number, (action, token) in enumerate((*steps, *steps, ("subscribe", two), *reversed(steps[1:])), 1):
+        await peer.send_json(subscription(action, [token], sequence=number))
+        told = f"request {number}, {action} of one token, was not acknowledged within {REPLY_S:g} s"
+        answer = await peer.answer(_acknowledged, quiet_s=0.25)
+        bench.require(_acknowledged(answer), "DC.acknowledged", told, peer)
+
+
+def _acknowledged(answer: Answer) -> bool:
+    return any(m.type not in {"token_update", "connection"} for m in answer.messages)
+
+
+# --- the client's numbers ----------------------------------------------------------------------------------
+@SERVER.case(
+    "S-DC-03", "core", "DC.gap-warned",
+    sends="subscribes with the numbers 1, 5 and 9",
+    expects="all three are answered with success, and over all of them exactly one error message SEQUENCE_GAP of the "
+    "level warning comes",
+    why="The client should learn that something was lost on its way, once, and go on.",
+)  # fmt: skip
+async def gap_warned(bench: Bench) -> None:
+    """A client's number that skips ahead earns one warning and is processed."""
+    peer = await bench.strict()
+    tokens = bench.tokens(1)
+    for number in (1, 5, 9):
+        answer = await peer.subscribe(tokens, sequence=number)
+        told = f"the request with the number {number} was not answered with success"
+        bench.require(answer.accepted(), "DC.gap-warned", told, peer)
+    gaps = [m for m in peer.messages if m.type == "error" and m.data.get("code") == "SEQUENCE_GAP"]
+    bench.require(len(gaps) == 1, "DC.gap-warned", f"{len(gaps)} messages SEQUENCE_GAP came", peer)
+    level = gaps[0].data.get("level")
+    bench.require(level == "warning", "DC.gap-warned", f"SEQUENCE_GAP has the level {level!r}", peer)
+
+
+@SERVER.case(
+    "S-DC-04", "core", "EH.invalid-survived", "DC.acknowledged",
+    sends="subscribes with the numbers 7, 7, 3 and 8",
+    expects="the connection stays open, and the last request is answered",
+    why="Whatever a server thinks of numbers that do not rise, one client's mistake in counting is no reason to end "
+    "its connection.",
+)  # fmt: skip
+async def falling_numbers(bench: Bench) -> None:
+    """A client's numbers that repeat or fall are survived."""
+    peer = await bench.strict()
+    tokens = bench.tokens(1)
+    for number in (7, 7, 3):
+        await peer.subscribe(tokens, 1.0, sequence=number)
+        told = f"after the number {number}: {peer.ending()}"
+        bench.require(peer.ended_s is None, "EH.invalid-survived", told, peer)
+    answer = await peer.subscribe(tokens, sequence=8)
+    told = "a request behind numbers that fall was not answered"
+    bench.require(answer.of("subscription") or answer.of("error"), "DC.acknowledged", told, peer)
+
+
+# --- slow readers ------------------------------------------------------------------------------------------
+@SERVER.case(
+    "S-DC-05", "timing", "DC.converges",
+    sends=f"on two connections a subscribe with the same 100 tokens; one of them asks again {FILLING} times without "
+    f"reading the answers, and reads on {_STALL_S:g} s later",
+    expects="its numbers have no hole, and two update intervals later both connections have the same newest values",
+    why="A slow reader may miss values in between, but never the last one.",
+    deadline_s=75,
+)  # fmt: skip
+async def slow_reader_converges(bench: Bench) -> None:
+    """A reader that was slow ends with the newest values."""
+    interval_s = bench.facts.update_interval_s
+    bench.need(interval_s <= _LONGEST_S, f"the update interval of {interval_s:g} s is too long for this case")
+    slow, brisk = await bench.strict(offer_deflate=False), await bench.strict()
+    tokens = await held(bench, slow, "DC.converges")
+    await brisk.subscribe(tokens)
+    await fill(slow, tokens)
+    await brisk.collect(_STALL_S)
+    slow.resume()
+    await asyncio.gather(slow.collect(2 * interval_s + SLACK_S), brisk.collect(2 * interval_s + SLACK_S))
+    bench.require(slow.ended_s is None, "DC.converges", f"the slow connection: {slow.ending()}", slow)
+    numbers = [m.sequence or 0 for m in slow.messages]
+    holes = [(a, b) for a, b in pairwise(numbers) if b != a + 1]
+    bench.require(not holes, "DC.converges", f"the slow reader saw a hole: {holes[:1]}", slow)
+    bench.need(any(_values(brisk.messages, token) for token in tokens), "no value came")
+    for token in tokens:
+        mine, theirs = _values(slow.messages, token), _values(brisk.messages, token)
+        # The tick may fall between the last looks at the two, so either may be one value ahead.
+        fits = not theirs or (mine and (mine[-1] in theirs[-2:] or theirs[-1] in mine[-2:]))
+        told = f"of {token} the slow reader has {mine[-1:]} and the other {theirs[-1:]}"
+        bench.require(fits, "DC.converges", told, slow)
+
+
+def _values(messages: Iterable[Received], token: str) -> list[dict[str, object]]:
+    return [m.data for m in messages if m.type == "token_update" and m.data.get("address") == token]
