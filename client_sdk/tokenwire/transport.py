@@ -133,6 +133,8 @@ def opener(tls: ssl.SSLContext | None, user_agent: str, proxy: str | Literal[Tru
         from websockets.asyncio.client import ClientConnection, connect  # noqa: PLC0415
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
 
+        from tokenwire.compression import OnlyLargeFactory  # noqa: PLC0415
+
         class Listening(ClientConnection):
             """Tells of every byte, pings and pongs included: any of them proves that the peer lives (I-41)."""
 
@@ -157,7 +159,8 @@ def opener(tls: ssl.SSLContext | None, user_agent: str, proxy: str | Literal[Tru
                 action.url,
                 additional_headers=list(action.headers),
                 user_agent_header=user_agent,
-                compression="deflate" if action.deflate else None,
+                compression=None,
+                extensions=[OnlyLargeFactory()] if action.deflate else None,
                 open_timeout=action.timeout_ms / 1_000,
                 ping_interval=None,
                 close_timeout=_CLOSE_TIMEOUT_S,

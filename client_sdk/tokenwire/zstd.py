@@ -127,7 +127,25 @@ class ZstdDecoder:
         try:
             found: bytes = decompressor.decompress(data[frame.start : frame.end])
         except self._zstandard.ZstdError as error:
+            if self._decodes_to_another_size(decompressor, data, frame):
+                raise _too_big("a Zstandard frame decodes to another size than it says") from None
             raise _broken(f"Zstandard: {error}") from None
         if len(found) != frame.content_bytes:
             raise _too_big("a Zstandard frame decodes to another size than it says")
         return found
+
+    def _decodes_to_another_size(self, decompressor: Any, data: bytes, frame: _Frame) -> bool:
+        """Whether a frame that failed is sound but for its size, which the library tells from no other damage.
+
+        Its header is written anew without a size, and with a window for any message that is allowed.
+        """
+        descriptor = data[frame.start + 4]
+        blocks = frame.start + 5 + (0 if descriptor & 0x20 else 1)
+        blocks += (0, 1, 2, 4)[descriptor & 3] + (1 if descriptor & 0x20 else 0, 2, 4, 8)[descriptor >> 6]
+        window = (MAX_MESSAGE_BYTES.bit_length() - 11) << 3
+        sizeless = _MAGIC + bytes([descriptor & 4, window]) + data[blocks : frame.end]
+        try:
+            with decompressor.stream_reader(sizeless) as reader:
+                return len(reader.read(MAX_MESSAGE_BYTES + 1)) != frame.content_bytes
+        except self._zstandard.ZstdError:
+            return False
