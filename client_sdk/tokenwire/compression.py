@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from websockets.extensions.base import Extension
-from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.typing import ExtensionParameter
 
@@ -23,26 +23,21 @@ class OnlyLargeFactory(ClientPerMessageDeflateFactory):
 
     def process_response_params(
         self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
-    ) -> Extension:
+    ) -> PerMessageDeflate:
         """What was agreed on, with the threshold in front of it."""
-        return _OnlyLarge(super().process_response_params(params, accepted_extensions))
+        agreed = super().process_response_params(params, accepted_extensions)
+        return _OnlyLarge(
+            agreed.remote_no_context_takeover,
+            agreed.local_no_context_takeover,
+            agreed.remote_max_window_bits,
+            agreed.local_max_window_bits,
+            agreed.compress_settings,
+        )
 
 
-class _OnlyLarge(Extension):
+class _OnlyLarge(PerMessageDeflate):
     """Lets small messages pass as they are. A message that is sent in fragments is compressed whatever its size."""
 
-    def __init__(self, inner: Extension) -> None:
-        self.name = inner.name
-        self._inner: Final = inner
-
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        return self._inner.decode(frame, max_size=max_size)
-
     def encode(self, frame: Frame) -> Frame:
-        if (
-            frame.fin
-            and frame.opcode in {Opcode.TEXT, Opcode.BINARY}
-            and len(frame.data) <= COMPRESSION_THRESHOLD_BYTES
-        ):
-            return frame
-        return self._inner.encode(frame)
+        whole = frame.fin and frame.opcode in {Opcode.TEXT, Opcode.BINARY}
+        return frame if whole and len(frame.data) <= COMPRESSION_THRESHOLD_BYTES else super().encode(frame)

@@ -9,8 +9,8 @@ from websockets.frames import Frame, Opcode
 from tokenwire.compression import OnlyLargeFactory
 
 
-def agreed(*parameters: str) -> tuple[object, PerMessageDeflate]:
-    params = [(name, None) for name in parameters]
+def agreed(*parameters: str) -> tuple[PerMessageDeflate, PerMessageDeflate]:
+    params: list[tuple[str, str | None]] = [(name, None) for name in parameters]
     keeps = "client_no_context_takeover" not in parameters
     return OnlyLargeFactory().process_response_params(params, []), PerMessageDeflate(not keeps, False, 15, 15)
 
@@ -18,7 +18,7 @@ def agreed(*parameters: str) -> tuple[object, PerMessageDeflate]:
 @pytest.mark.parametrize(("length", "compressed"), [(1, False), (1_024, False), (1_025, True), (100_000, True)])
 def test_only_large_messages_are_compressed(length: int, compressed: bool) -> None:
     ours, _ = agreed()
-    frame = ours.encode(Frame(Opcode.TEXT, b"x" * length))  # type: ignore[attr-defined]
+    frame = ours.encode(Frame(Opcode.TEXT, b"x" * length))
     assert frame.rsv1 is compressed
     assert (len(frame.data) == length) is not compressed
 
@@ -27,6 +27,6 @@ def test_only_large_messages_are_compressed(length: int, compressed: bool) -> No
 def test_a_server_reads_the_mixture(texts: list[str], takeover: bool) -> None:
     ours, theirs = agreed(*([] if takeover else ["client_no_context_takeover"]))
     for text in texts:
-        frame = ours.encode(Frame(Opcode.TEXT, text.encode()))  # type: ignore[attr-defined]
+        frame = ours.encode(Frame(Opcode.TEXT, text.encode()))
         frame = Frame(frame.opcode, bytes(frame.data), frame.fin, frame.rsv1)
         assert bytes(theirs.decode(frame).data).decode() == text

@@ -21,7 +21,7 @@ HEAVY = {"asyncio", "websockets", "zstandard", "ssl", "logging", "rich", "import
 
 SHELLS = {
     *("__init__", "__main__", "aio", "callbacks", "cli", "doctor"),
-    *("driver", "link", "shards", "sync", "transport", "url", "watch"),
+    *("driver", "link", "shards", "sync", "compression", "transport", "url", "watch"),
 }
 IMPURE = {"asyncio", "logging", "random", "select", "socket", "ssl", "threading", "time", "websockets"}
 
