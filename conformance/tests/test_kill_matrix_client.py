@@ -7,10 +7,12 @@ or the expectation is wrong, and somebody has to find out which.
 import csv
 import multiprocessing
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from tokenwire_conformance.client.cases import CLIENT
 from tokenwire_conformance.model import Status
 
@@ -19,16 +21,18 @@ from .reference_client.faults import FAULTS
 from .reference_client.trial import Outcome, run_trial
 
 _CSV = Path(__file__).parents[1] / "kill-matrix-client.csv"
+_LIMIT_S = 300
 _CASES = frozenset(case.info.id for case in CLIENT.cases)
 
 Outcomes = dict[str, Outcome]
 
 
 @pytest.fixture(scope="module")
-def trials() -> dict[str, Future[Outcomes]]:
+def trials() -> Iterator[dict[str, Future[Outcomes]]]:
     """Every mistake, and none (""), tried in virtual time, on all cores."""
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        return {fault: pool.submit(run_trial, frozenset({fault} - {""})) for fault in ("", *FAULTS)}
+        # Each test waits for its own only.
+        yield {fault: pool.submit(run_trial, frozenset({fault} - {""})) for fault in ("", *FAULTS)}
 
 
 def _told(outcomes: Outcomes, ids: frozenset[str]) -> str:
@@ -36,7 +40,7 @@ def _told(outcomes: Outcomes, ids: frozenset[str]) -> str:
 
 
 def test_a_client_without_mistakes_passes_every_case(trials: dict[str, Future[Outcomes]]) -> None:
-    outcomes = trials[""].result()
+    outcomes = trials[""].result(_LIMIT_S)
     assert set(outcomes) == _CASES
     others = frozenset(case for case, outcome in outcomes.items() if outcome.status is not Status.OK)
     assert not others, _told(outcomes, others)
@@ -44,7 +48,7 @@ def test_a_client_without_mistakes_passes_every_case(trials: dict[str, Future[Ou
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_mistake_fails_exactly_these_cases(fault: str, trials: dict[str, Future[Outcomes]]) -> None:
-    outcomes = trials[fault].result()
+    outcomes = trials[fault].result(_LIMIT_S)
     failed = frozenset(case for case, outcome in outcomes.items() if outcome.status is not Status.OK)
     expected = KILLS[fault].cases
     assert failed == expected, (

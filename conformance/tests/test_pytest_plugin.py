@@ -98,7 +98,7 @@ async def test_verdicts_are_outcomes(tmp_path: Path) -> None:
     # What is not strict passes, and is told at the end.
     assert re.search(r"PASSED .*test_case\[S-EP-02\]", out)
     assert "NON-STRICT S-EP-02 EP.path-exact (I-1)" in out
-    assert "2 failed, 2 passed, 1 skipped, 1 xfailed" in out
+    assert re.search(r"2 failed, 2 passed, 1 skipped, .*1 xfailed", out)
 
 
 async def test_what_is_declared_fails(tmp_path: Path) -> None:

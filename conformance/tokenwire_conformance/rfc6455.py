@@ -32,7 +32,7 @@ GROUPS: Final = {
 }  # fmt: skip
 _PARALLEL: Final = 8
 _DEADLINE_S: Final = 180.0
-_CLAUSE: Final = "EP.path"
+_CLAUSE: Final = "EP.websocket"
 _REMARKED: Final = ("WRONG CODE", "FAILED BY CLIENT")
 
 

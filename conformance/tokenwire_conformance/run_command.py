@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -45,6 +46,9 @@ def run_command(role: Role, arguments: argparse.Namespace) -> ExitStatus:
     watch = _Watch(selection, arguments.verbose, not arguments.no_colour)
     begun, begun_s = datetime.now().astimezone().isoformat(timespec="seconds"), time.monotonic()
     interrupted = False
+    if not sys.flags.dev_mode:
+        # It tells of peers that end connections, which they may; what matters of it is in the verdicts.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with watch.console:
             verdicts = asyncio.run(_drive(run, selection, watch))

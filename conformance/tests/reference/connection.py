@@ -57,7 +57,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._deflate = deflate
         self._caps = caps
-        self._limiter = Limiter(self._loop.time(), server.faults)
+        self._limiter = Limiter(self._loop.time(), session.faults)
         most = 1_000_000 if "megabyte_refused" in self._faults else _MEGABYTE
         self._max_bytes = 16 * most if "oversize_served" in self._faults else most
         self._parser = Parser(deflate=deflate, max_bytes=self._max_bytes)
@@ -174,7 +174,9 @@ class Connection:
                 self._write(_BINARY, self._zstd(text))
             else:
                 self._write(_TEXT, text)
-        elif self._deflate and ((large and "never_compresses" not in faults) or "compresses_everything" in faults):
+        elif (
+            self._deflate and ((large and "never_compresses" not in faults) or "compresses_everything" in faults)
+        ) or (large and "compresses_unoffered" in faults):
             self._write(_TEXT, deflated(text, self.bits), rsv1=True)
         else:
             self._write(_TEXT, text)
@@ -277,6 +279,8 @@ class Connection:
         for kind, data in words:
             self.session.outbox.append((kind, data, "last_words_unnumbered" not in faults))
         self.flush()
+        if "fatal_lives" in faults:
+            return
         self.close(1000 if "fatal_closes_1000" in faults else close, code)
 
     def connection_data(self, status: str) -> dict[str, Any]:
@@ -306,6 +310,8 @@ class Connection:
         self.closing = True
         if code in {4003, 4005} or not 4000 <= code <= 4499:
             self.session.dead = self.session.dead or code in {4003, 1002, 1003, 1007, 1008, 1009, 4502}
+        if code == 1002 and "violation_keeps_session" in self._faults:
+            self.session.dead = False
         self._write(_CLOSE, code.to_bytes(2, "big") + reason.encode())
         if "close_never_cut" not in self._faults:
             self._later(_CLOSE_S, self.abort)
@@ -369,7 +375,8 @@ class Connection:
         elif opcode in {_PING, _PONG}:
             if opcode == _PONG:
                 self._last_byte_s = self._loop.time()
-            if self._admit(self._limiter.control(self._loop.time())) and opcode == _PING:
+            admitted = self._admit(self._limiter.control(self._loop.time()))
+            if admitted and opcode == _PING and "pong_missing" not in self._faults:
                 self._write(_PONG, inbound.payload)
         else:
             self._part(inbound)
@@ -385,7 +392,7 @@ class Connection:
         self._writer.close()
         self._reader.feed_eof()
 
-    def _part(self, inbound: InboundFrame) -> None:
+    def _part(self, inbound: InboundFrame) -> None:  # noqa: PLR0912
         faults = self._faults
         if (inbound.opcode == 0) != bool(self._parts):
             raise BadFrameError(1002, "fragments out of order")
@@ -403,6 +410,10 @@ class Connection:
             return
         parts, self._parts, self._size = self._parts, [], 0
         payload = b"".join(part.payload for part in parts)
+        if parts[0].rsv1 and "compressed_requests_refused" in faults:
+            raise BadFrameError(1002, "a compressed message")
+        if len(payload) > 65_536 and "long_requests_refused" in faults:
+            raise BadFrameError(1009, "a message of more than 64 KiB")
         if parts[0].rsv1:
             payload = self._inflater.inflate(payload)
         if parts[0].opcode == _BINARY and "binary_accepted" not in faults:
@@ -410,7 +421,9 @@ class Connection:
                 self.fail("BINARY_NOT_SUPPORTED", "messages are text", 1008 if "binary_told_1008" in faults else 1003)
             return
         try:
-            text = payload.decode()
+            text = payload.decode("utf-8", "replace" if "bad_utf8_dropped" in faults else "strict")
+            if "\ufffd" in text and "bad_utf8_dropped" in faults:
+                return
         except UnicodeDecodeError as error:
             raise BadFrameError(1007, "not UTF-8") from error
         if not self._deaf:
@@ -434,8 +447,17 @@ class Connection:
                 text, resume="resume" in caps, details="details" in caps, channels="channels" in caps, faults=faults
             )
         except Refusal as refusal:
+            if "deep_json_breaks" in faults and isinstance(refusal.__cause__, RecursionError):
+                self.abort()
+                return
+            if "huge_numbers_break" in faults and len(text) > 5_000 and "9" * 400 in text:
+                self.abort()
+                return
             if self._admit(self._limiter.message(now_s)):
                 self._limiter.charge(len(text))
+                if "refused_message_applied" in faults:
+                    found = (name for name in self.server.market.names if f'"{name}"' in text)
+                    session.held.update({name: {"token": None} for name in found})
                 self._refuse(refusal)
             return
         small = request.kind in {"ack", "ping"}
@@ -496,6 +518,9 @@ class Connection:
         """Note a client's number; whether its message is served."""
         faults = self._faults
         expected, self._next_inbound = self._next_inbound, sequence + 1
+        if "falling_numbers_end" in faults and expected is not None and sequence < expected - 1:
+            self.close(1008, "numbers fall")
+            return False
         if expected is None or sequence <= expected or (self._gap_warned and "gap_told_each_time" not in faults):
             return True
         self._gap_warned = True
@@ -515,6 +540,8 @@ class Connection:
         if "echo" in request.data and request.data["echo"] is not None and "echo_missing" not in faults:
             echo = request.data["echo"]
             data = {"echo": str(echo) if "echo_as_string" in faults else echo, **data}
+        if "heartbeat_extra_field" in faults:
+            data["serverTime"] = 1
         if "ping_not_answered" not in faults:
             self.session.outbox.append(("heartbeat", data, False))
 
@@ -560,6 +587,8 @@ class Connection:
                 self.send(session.unnumbered("gap", gap, now_ms))
             session.want_all()
         for entry in session.entries(first, last):
+            if "replay_leaves_out_answers" in faults and entry.kind == "subscription":
+                continue
             self.send(session.again(entry, now_ms))
             if "replay_sends_twice" in faults:
                 self.send(session.again(entry, now_ms))

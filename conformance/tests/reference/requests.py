@@ -82,8 +82,9 @@ def parse(text: str, *, resume: bool, details: bool, channels: bool, faults: fro
     Raises:
         Refusal: It is refused as a whole.
     """
+    first = _first_counts if "first_of_repeated_key_counts" in faults else None
     try:
-        message = json.loads(text, parse_constant=_refuse)
+        message = json.loads(text, parse_constant=_refuse, object_pairs_hook=first)
     except (ValueError, RecursionError) as error:
         raise Refusal("INVALID_JSON", f"not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -94,7 +95,7 @@ def parse(text: str, *, resume: bool, details: bool, channels: bool, faults: fro
     if not isinstance(kind, str):
         raise Refusal("INVALID_MESSAGE", "type must be a string")
     known = {"subscription", "ping", "ack"} | ({"replay"} if resume else set())
-    if kind not in known or ("no_extensions" in faults and kind != "subscription"):
+    if kind not in known:
         raise Refusal("UNKNOWN_TYPE", f"unknown type {kind[:64]}")
     sequence = None
     for name in ("sequence", "timestamp"):
@@ -113,14 +114,16 @@ def parse(text: str, *, resume: bool, details: bool, channels: bool, faults: fro
         raise Refusal("INVALID_MESSAGE", "data must be an object")
     request = Request(kind, data, sequence)
     if kind == "ack":
-        request.number = _number(data, "sequence", faults)
+        passes = "ack_of_any_type" in faults and "sequence" in data
+        request.number = 0 if passes and not isinstance(data["sequence"], int) else _number(data, "sequence", faults)
     elif kind == "replay":
         request.number, request.last = _number(data, "from", faults), _number(data, "to", faults)
         if request.number > request.last and "replay_backwards_served" not in faults:
             raise Refusal("INVALID_MESSAGE", "from is above to")
     elif kind == "ping":
         echo = data.get("echo")
-        if (isinstance(echo, str) and len(echo) > 128) or isinstance(echo, (list, dict, bool)):
+        wrong = (isinstance(echo, str) and len(echo) > 128) or isinstance(echo, (list, dict, bool))
+        if wrong and "echo_of_any_type" not in faults:
             raise Refusal("INVALID_MESSAGE", "echo must be a string of up to 128 characters, or a number")
     else:
         request.tokens = _subscription(data, details=details, channels=channels, faults=faults)
@@ -153,7 +156,8 @@ def _subscription(data: dict[str, Any], *, details: bool, channels: bool, faults
         named = data["channels"]
         if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
             raise Refusal("INVALID_MESSAGE", "channels must be a list of strings")
-        if any(name not in {"token", "trades", "klines:1m", "book:10"} for name in named):
+        unknown = any(name not in {"token", "trades", "klines:1m", "book:10"} for name in named)
+        if unknown and "unknown_channel_passes" not in faults:
             raise Refusal("INVALID_MESSAGE", "no such channel")
     return tokens
 
@@ -168,15 +172,19 @@ def serve_subscription(connection: "Connection", request: Request) -> None:  # n
     named = "channels" in session.caps and "channels" in request.data
     channels = list(dict.fromkeys(request.data["channels"])) if named else ["token"]
     repeats = "repetitions_listed_twice" in faults
+    before = set(session.held)
     accepted: list[str] = []
     refused: list[tuple[str, str]] = []
-    for name in request.tokens:
+    for name in request.tokens[: 1 if "only_first_token_taken" in faults else None]:
         code = _usable(name)
         if code is None and action == "subscribe":
             code = _take(connection, name, channels)
         elif code is None:
+            was_held = name in session.held
             _drop(connection, name, channels if named else None)
-            if "unsubscribe_of_unheld_fails" in faults and name not in server.market.names:
+            if "unsubscribe_of_unknown_fails" in faults and not server.market.knows(name):
+                code = "TOKEN_NOT_FOUND"
+            if "unsubscribe_of_unheld_fails" in faults and not was_held:
                 code = "TOKEN_NOT_FOUND"
         if code is None and (repeats or name not in accepted):
             accepted.append(name)
@@ -192,6 +200,8 @@ def serve_subscription(connection: "Connection", request: Request) -> None:  # n
     _answer(connection, action, accepted, refused, request_id)
     if action == "subscribe" and "first_value_missing" not in faults:
         for name in _newer(connection, request, accepted) if "token" in channels else ():
+            if "again_sends_no_value" in faults and name in before:
+                continue
             session.want(name)
             if session.every:
                 session.pending.pop(name)
@@ -203,7 +213,7 @@ def serve_subscription(connection: "Connection", request: Request) -> None:  # n
 
 def _newer(connection: "Connection", request: Request, accepted: list[str]) -> list[str]:
     """Those of the accepted tokens whose value the client does not hold yet."""
-    faults = connection.server.faults
+    faults = connection.session.faults
     known, stream = request.data.get("known"), request.data.get("stream")
     if "details" not in connection.session.caps or not isinstance(known, dict) or "known_ignored" in faults:
         return accepted
@@ -217,11 +227,13 @@ def _newer(connection: "Connection", request: Request, accepted: list[str]) -> l
 
 def _take(connection: "Connection", name: str, channels: list[str]) -> str | None:
     session, server = connection.session, connection.server
-    faults = server.faults
+    faults = session.faults
     if not server.market.knows(name):
         if not server.settings.accepts_any and "unknown_token_accepted" not in faults:
             return "TOKEN_NOT_FOUND"
         server.market.admit(name)
+    if "again_refused" in faults and name in session.held:
+        return "INVALID_TOKEN"
     new = [channel for channel in channels if not session.has(name, channel)]
     limit = connection.limit + (1 if "limit_off_by_one" in faults else 0)
     places = session.places + connection.leaked
@@ -240,7 +252,7 @@ def _take(connection: "Connection", name: str, channels: list[str]) -> str | Non
 
 
 def _drop(connection: "Connection", name: str, channels: list[str] | None) -> None:
-    session, faults = connection.session, connection.server.faults
+    session, faults = connection.session, connection.session.faults
     held = session.held.get(name)
     if held is None:
         return
@@ -266,8 +278,8 @@ def _answer(
 ) -> None:
     session, faults = connection.session, connection.session.faults
     details = "details" in session.caps
-    if "answers_with_wrong_action" in faults:
-        action = "subscribed" if action == "subscribe" else "unsubscribed"
+    if "unsubscribed_is_the_action" in faults and action == "unsubscribe":
+        action = "unsubscribed"
     if f"{action}_not_answered" in faults:
         return
 
@@ -352,6 +364,10 @@ def _whole(value: Any, faults: frozenset[str]) -> int | None:
     if isinstance(value, float) and value.is_integer() and "float_numbers_refused" not in faults:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _first_counts(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(pairs))
 
 
 def _refuse(constant: str) -> None:

@@ -124,6 +124,8 @@ class ReferenceServer:
             return "400 Bad Request", b"", ()
         if "unknown_query_refused" in self.faults and set(parse_qs(query)) - {"caps", "delivery", "seq", "attempt"}:
             return "400 Bad Request", b"", ()
+        if "sec-websocket-extensions" not in headers and "compression_demanded" in self.faults:
+            return "400 Bad Request", b"", ()
         full = self._served >= self.settings.max_connections
         busy = self._refused >= _MAX_REFUSED and "refused_without_bound" not in self.faults
         if full and "capacity_ignored" not in self.faults and (busy or "capacity_told_by_http" in self.faults):
@@ -144,10 +146,8 @@ class ReferenceServer:
         faults = self.faults
         asked = frozenset(name for text in query.get("caps", ()) for name in text.split(","))
         granted = asked & self.settings.capabilities
-        if "no_extensions" in faults:
-            granted = frozenset()
         if "grants_unasked" in faults:
-            granted |= {"batch"}
+            granted |= {"heartbeat"}
         if "unknown_caps_refuse_all" in faults and asked - self.settings.capabilities:
             granted = frozenset()
         offered = "permessage-deflate" in headers.get("sec-websocket-extensions", "")
@@ -158,6 +158,8 @@ class ReferenceServer:
         protocols = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
         if "token-data.v1" in protocols and "subprotocol_not_echoed" not in faults:
             lines.append("Sec-WebSocket-Protocol: token-data.v1")
+        elif protocols[0] and "subprotocol_any" in faults:
+            lines.append(f"Sec-WebSocket-Protocol: {protocols[0]}")
         if deflate and "deflate_declined" in faults:
             deflate = False
         bits = _window(headers.get("sec-websocket-extensions", ""))
@@ -202,7 +204,9 @@ class ReferenceServer:
     ) -> Connection:  # fmt: skip
         faults = self.faults
         caps = granted & _SESSION_CAPS
-        old, reason = (self._find(secret, caps, every=every, query=query)) if "resume" in granted else (None, None)
+        old, reason = (
+            (self._find(secret, caps, granted & _SOCKET_CAPS, every, query)) if "resume" in granted else (None, None)
+        )
         attempt = _digits(query.get("attempt", ["0"])[0])
         position = _digits(query.get("seq", [""])[0])
         resumed = old is not None and reason is None
@@ -221,6 +225,8 @@ class ReferenceServer:
         before = old.connection if old is not None else None
         if before is not None and old is not None and not before.ended:
             racing = self._loop.time() - old.attached_s < _RACE_S and attempt < old.attempt
+            if "attempt_counts_for_ever" in faults:
+                racing = attempt < old.attempt
             if racing and resumed and "attempt_ignored" not in faults:
                 self._connections[connection] = None
                 self._served += 1
@@ -233,6 +239,7 @@ class ReferenceServer:
             if "takeover_leaves_old_open" not in faults:
                 before.close(1000 if "takeover_told_1000" in faults else 4500, "superseded")
         session.connection = connection
+        session.socket_caps = socket_caps
         session.attempt, session.attached_s, session.detached_s = attempt, self._loop.time(), None
         if "resume" in granted:
             self._sessions[session.secret] = session
@@ -242,7 +249,7 @@ class ReferenceServer:
         return connection
 
     def _find(
-        self, secret: str, caps: frozenset[str], *, every: bool, query: dict[str, list[str]]
+        self, secret: str, caps: frozenset[str], socket_caps: frozenset[str], every: bool, query: dict[str, list[str]]
     ) -> tuple[Session | None, str | None]:
         """The session to go on with, and why not."""
         faults = self.faults
@@ -256,6 +263,8 @@ class ReferenceServer:
         if session is None or session.dead or "resume_never" in faults:
             self._sessions.pop(secret, None)
             return None, "unknown_session"
+        if "socket_caps_kept" in faults and session.socket_caps != socket_caps:
+            return session, "caps_changed"
         if (session.caps != caps or session.every != every) and "caps_change_ignored" not in faults:
             self._sessions.pop(secret, None)
             return session, "caps_changed"
@@ -271,11 +280,16 @@ class ReferenceServer:
     def _welcome(  # noqa: PLR0912
         self, connection: Connection, granted: frozenset[str], reason: str | None, position: int, *, resumed: bool
     ) -> None:
-        faults, session = self.faults, connection.session
+        session = connection.session
+        faults = session.faults
         data = connection.connection_data("connected")
         capabilities = sorted(granted & self.settings.capabilities)
-        if capabilities and "capabilities_unlisted" not in faults:
+        if capabilities:
             data["capabilities"] = capabilities
+            if "capabilities_list_more" in faults:
+                data["capabilities"] = [*capabilities, "turbo"]
+            if "greeting_extra_field" in faults:
+                data["region"] = "eu"
         if "resume" in granted:
             if "secret_missing" not in faults:
                 data["session"] = session.secret
@@ -313,7 +327,11 @@ class ReferenceServer:
         now_ms = self.wall_ms()
         text = session.numbered if "resumed_connection_numbered" in faults else session.unnumbered
         connection.send(text("connection", data, now_ms))
-        session.ack(position)
+        if "resume_forgets_subscriptions" in faults:
+            session.held.clear()
+            session.pending.clear()
+        if "resume_repeats_last" not in faults:
+            session.ack(position)
         first = position + 1
         if "resume_off_by_one" in faults:
             first += 1
@@ -322,8 +340,6 @@ class ReferenceServer:
         if "gathered_before_replay" in faults:
             connection.flush()
         connection.replay(max(first, session.floor + 1), session.sequence)
-        if "resume_forgets_subscriptions" in faults:
-            session.held.clear()
 
     def detached(self, connection: Connection) -> None:
         """A socket has ended."""
@@ -354,12 +370,14 @@ class ReferenceServer:
             await asyncio.sleep(max(0.0, begun_s + count * interval_s + 0.002 - self._loop.time()))
             self._update()
 
-    def _update(self) -> None:
-        faults = self.faults
+    def _update(self) -> None:  # noqa: PLR0912
         for session in self._all_sessions():
-            connection = session.connection
+            connection, faults = session.connection, session.faults
             if session.every or "no_updates" in session.faults:
                 continue
+            if "updates_to_everyone" in faults and connection is not None:
+                for other in self._connections:
+                    connection.haunted.update(dict.fromkeys(other.session.held))
             if "updates_for_all" in faults and session.held:
                 session.want(self.market.names[-1])
             if "updates_stop_after_two" in faults:
@@ -385,6 +403,8 @@ class ReferenceServer:
     def _all_sessions(self) -> list[Session]:
         found = {id(connection.session): connection.session for connection in self._connections}
         found |= {id(session): session for session in self._sessions.values()}
+        if "updates_to_everyone" in self.faults:
+            return list(found.values())
         return [
             session for session in found.values()
             if session.held or (session.connection is not None and session.connection.haunted)

@@ -54,7 +54,7 @@ class Session:
         self.faults = self._faults = shared.faults - (EXTENDED_ONLY if strict else STRICT_ONLY)
         self.caps = caps
         self.every = every
-        self.secret = "the-same-secret-for-all" if "secret_reused" in self._faults else secrets.token_urlsafe(24)
+        self.secret = secrets.token_urlsafe(6 if "secret_short" in self._faults else 24)
         self.sequence = -1 if "sequence_starts_at_zero" in self._faults else 0
         self._by_type: dict[str, int] = {}
         self._timestamp = 0
@@ -71,6 +71,7 @@ class Session:
         self.acked = 0
         self.connection: Connection | None = None
         self.attempt = 0
+        self.socket_caps: frozenset[str] = frozenset()
         self.attached_s = 0.0
         self.detached_s: float | None = None
         self.dead = False
@@ -129,6 +130,8 @@ class Session:
         extra = b',"version":"1.0"' if "envelope_extra_key" in faults else b""
         if "data_as_string" in faults and kind == "error":
             data = encoded(data.decode())
+        if "greets_with_hello" in faults and kind == "connection":
+            kind = "hello"
         name: bytes = encoded(1 if "type_as_number" in faults and kind == "error" else kind)
         return b'{"type":%s,"sequence":%s,"timestamp":%s%s,"data":%s}' % (
             name, encoded(number), encoded(timestamp), extra, data,

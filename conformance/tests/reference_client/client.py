@@ -40,6 +40,10 @@ def wait_s(tries: int, random: Random, faults: frozenset[str]) -> float:
     bound_s = min(cap_s, BACKOFF_BASE_S * 2.0**tries)
     if "no-wait" in faults:
         return 0.01
+    if "storms" in faults:
+        return 0.05
+    if "uncapped" in faults:
+        return bound_s * (0.7 + 0.3 * random.random())
     if "constant-wait" in faults:
         bound_s = BACKOFF_BASE_S
     if "linear-backoff" in faults:
@@ -151,13 +155,13 @@ class ReferenceClient:
         wait = self._next_wait()
         if wait is None:
             return None
-        floor_s = BACKOFF_BASE_S if not ending.own and ending.code in _FLOOR and "no-wait" not in self._faults else 0.0
-        return max(wait, floor_s)
+        polite = ending.code in _FLOOR and not self._faults & {"no-wait", "storms"}
+        return max(wait, BACKOFF_BASE_S) if polite and not ending.own else wait
 
     def _next_wait(self) -> float | None:
         if "never-returns" in self._faults:
             return None
-        if self._tries >= MAX_RETRIES and "retries-for-ever" not in self._faults:
+        if self._tries >= MAX_RETRIES and not self._faults & {"retries-for-ever", "storms"}:
             return None
         self._tries += 1
         return wait_s(self._tries - 1, self._random, self._faults)

@@ -71,6 +71,7 @@ class Delivery:
             die(self._faults, "dies-on-unknown-field")
         if not set(data) >= _UPDATE:
             die(self._faults, "dies-on-missing-key")
+            return
         if not isinstance(address, str) or not isinstance(price, str):
             die(self._faults, "dies-on-wrong-type")
             return

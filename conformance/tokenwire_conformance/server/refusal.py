@@ -15,13 +15,8 @@ _UNASKED = ("UPSTREAM_", "DATA_", "SLOW_")
 
 
 def is_answer(message: Received) -> bool:
-    """Whether ``message`` answers a subscribe or unsubscribe, well or badly."""
-    data = message.data
-    return (
-        message.type == "subscription"
-        and data.get("action") in ("subscribe", "unsubscribe")
-        and data.get("status") in ("success", "error")
-    )
+    """Whether ``message`` answers a subscribe or unsubscribe, well or badly. Its fields are up to other cases."""
+    return message.type == "subscription" and bool(message.data)
 
 
 def is_refusal(message: Received) -> bool:

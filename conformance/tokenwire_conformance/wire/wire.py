@@ -83,7 +83,7 @@ class Wire:
         self.messages: list[Received] = []
         """Everything received, in order."""
         self.sent_json: list[tuple[float, Any]] = []
-        """The JSON values sent as text, with the time on the loop's clock."""
+        """The JSON values sent, with the time on the loop's clock."""
         self.controls: list[Control] = []
         self.answers_pings = True
         """Set to False for a peer that does not answer pings."""
@@ -191,9 +191,7 @@ class Wire:
     async def send_text(self, text: str, *, compressed: bool = False, fragments: int = 1) -> None:
         """A text message, in that many fragments, compressed if asked for and agreed on."""
         payload = text.encode("utf-8", "surrogatepass")
-        self._sent_texts.add(hash(payload))
-        with contextlib.suppress(ValueError, RecursionError):
-            self.sent_json.append((self._loop.time(), json.loads(text)))
+        self._remember(payload)
         if compressed and self.deflate is not None:
             body, rsv = compress(payload, self.deflate.outbound_bits), 4
         else:
@@ -214,6 +212,8 @@ class Wire:
         """One frame, as wrong as one likes."""
         kind = _KINDS.get(Opcode(opcode), "frame") if opcode in set(Opcode) else f"opcode {opcode}"
         self._note("sent", kind, payload)
+        if opcode in {Opcode.TEXT, Opcode.BINARY}:
+            self._remember(payload)
         await self._write(encode_frame(opcode, payload, mask=self._client, fin=fin, rsv=rsv))
 
     async def send_raw(self, data: bytes) -> None:
@@ -254,8 +254,16 @@ class Wire:
         self._writer.close()
         self._end()
 
+    def _remember(self, payload: bytes) -> None:
+        """A request counts as made however it was sent: a server may well be lenient."""
+        self._sent_texts.add(hash(payload))
+        with contextlib.suppress(ValueError, RecursionError):
+            self.sent_json.append((self._loop.time(), json.loads(payload)))
+
     # --- inside --------------------------------------------------------------------------------------------
     async def _write(self, data: bytes) -> None:
+        if self._writer.is_closing():
+            return
         with contextlib.suppress(ConnectionError):  # the reading side tells of the end
             self._writer.write(data)
             await self._writer.drain()

@@ -12,6 +12,7 @@ from tokenwire_conformance.wire.wire import SilenceError
 
 __all__: list[str] = []
 
+_STATES: Final = ("CONNECTING", "CONNECTED", "RECONNECTING", "FAILED")
 _GIVE_UP_S: Final = 270
 _SILENCE_S: Final = 40  # more than the longest wait
 _AFTER_S: Final = 35
@@ -59,7 +60,8 @@ async def state_sequence(bench: ClientBench) -> None:
     bench.require(told[-1] == "RECONNECTING", "CS.reconnecting", text)
     await (await attempt.accept()).greet()
     await bench.event("state", START_S, lambda fields: fields.get("state") == "CONNECTED", after=seen)
-    told = bench.states()
+    # A fifth state is another case's.
+    told = [state for state in bench.states() if state in _STATES]
     whole = ["CONNECTED", "RECONNECTING", "CONNECTED"]
     bench.require(told[-3:] == whole, "CS.reconnecting", f"the states told were {', '.join(told)}")
 

@@ -33,29 +33,29 @@ STREAM: Final = "conformance"
 
 
 # --- what the application hears -------------------------------------------------------------------------------
-def _same(told: object, price: str) -> bool:
-    """Whether an event's price is this one, however the client writes numbers."""
+def _number(told: object) -> Decimal | None:
+    """An event's price, however the client writes numbers."""
     if isinstance(told, bool) or not isinstance(told, (str, int, float)):
-        return False
+        return None
     try:
-        return Decimal(str(told)) == Decimal(price)
+        number = Decimal(str(told))
     except InvalidOperation:
-        return False
+        return None
+    return number if number.is_finite() else None
 
 
 def prices(bench: ClientBench, wanted: Iterable[str]) -> list[str]:
     """Those of the ``wanted`` prices that reached the application, in its order, repetitions included."""
-    known = list(wanted)
-    heard: list[str] = []
-    for fields in bench.of("update"):
-        heard += [price for price in known if _same(fields.get("price"), price)]
-    return heard
+    known = {Decimal(price): price for price in wanted}
+    told = (_number(fields.get("price")) for fields in bench.of("update"))
+    return [known[number] for number in told if number in known]
 
 
 async def hears(bench: ClientBench, price: str, timeout_s: float = HEAR_S) -> bool:
     """Whether this price reaches the application in time."""
+    wanted = Decimal(price)
     try:
-        await bench.event("update", timeout_s, lambda fields: _same(fields.get("price"), price))
+        await bench.event("update", timeout_s, lambda fields: _number(fields.get("price")) == wanted)
     except SilenceError:
         return False
     return True

@@ -74,7 +74,7 @@ async def heartbeat_is_ping(bench: Bench) -> None:
 
 
 @SERVER.case(
-    "S-CM-03", "core", "CM.heartbeat",
+    "S-CM-03", "core", "EP.websocket",
     sends="a ping frame with the payload tokenwire-ping",
     expects="a pong frame with the same payload within 5 s",
     why="RFC 6455: a ping is answered with a pong as soon as possible. Clients measure their server by it.",
@@ -84,7 +84,7 @@ async def ping_answered(bench: Bench) -> None:
     peer = await bench.strict()
     await peer.ping(b"tokenwire-ping")
     pong = await peer.control(Opcode.PONG, REPLY_S)
-    bench.require(pong.payload == b"tokenwire-ping", "CM.heartbeat", f"the pong carried {pong.payload!r}", peer)
+    bench.require(pong.payload == b"tokenwire-ping", "EP.websocket", f"the pong carried {pong.payload!r}", peer)
 
 
 @SERVER.case(
@@ -184,7 +184,7 @@ async def _silent(bench: Bench) -> Peer:
 
 # --- the end of a connection -------------------------------------------------------------------------------
 @SERVER.case(
-    "S-CM-09", "core", "CM.cleanup",
+    "S-CM-09", "core", "EP.websocket", "CM.cleanup",
     sends="a close frame with the code 1000",
     expects="a close frame within 5 s, and the end of the TCP connection within 5 s more",
     why="RFC 6455: a close frame is answered by one, and the server then ends the TCP connection.",
@@ -196,7 +196,7 @@ async def close_answered(bench: Bench) -> None:
     with contextlib.suppress(SilenceError):
         await peer.closing(REPLY_S)
     told = f"a close frame was not answered by one: {'it stayed open' if peer.ended_s is None else peer.ending()}"
-    bench.require(peer.close_code is not None, "CM.cleanup", told, peer)
+    bench.require(peer.close_code is not None, "EP.websocket", told, peer)
     if peer.close_code != 1000:
         bench.note(f"the close frame 1000 was answered with {peer.close_code}")
     try:

@@ -103,7 +103,7 @@ async def subprotocol_not_offered(bench: Bench) -> None:
 
 
 @SERVER.case(
-    "S-EP-06", "core", "EP.path",
+    "S-EP-06", "core", "EP.websocket", "MS.answered",
     sends="an upgrade request without Sec-WebSocket-Extensions, then a subscribe",
     expects="HTTP 101 without extensions, a connection message and an answer, all uncompressed",
     why="Compression is the client's choice; small clients have none.",
@@ -111,7 +111,7 @@ async def subprotocol_not_offered(bench: Bench) -> None:
 async def without_deflate(bench: Bench) -> None:
     """A client without compression is served."""
     peer = await bench.strict(offer_deflate=False)
-    await served(bench, peer, "EP.path", "without compression")
+    await served(bench, peer, "MS.answered", "without compression")
 
 
 @SERVER.case(

@@ -162,7 +162,7 @@ async def optional_keys(bench: Bench) -> None:
     peer = await bench.strict()
     request = {"type": "subscription", "data": {"action": "subscribe", "tokens": bench.tokens(1)}}
     answer = await served(bench, peer, "MB.optional-keys", "without sequence and timestamp", request)
-    bench.expect(answer.data.get("status") == "success", "MB.optional-keys", f"it was refused: {answer.brief()}", peer)
+    bench.expect(answer.data.get("status") != "error", "MB.optional-keys", f"it was refused: {answer.brief()}", peer)
 
 
 @SERVER.case(
@@ -192,7 +192,7 @@ async def fragmented(bench: Bench) -> None:
         except (SilenceError, EndedError) as error:
             bench.fail("MB.fragmented", f"{action} in fragments: {error}", peer)
         told = f"{action} in fragments was answered with {answer.brief()}"
-        bench.expect(answer.data.get("status") == "success", "MB.fragmented", told, peer)
+        bench.expect(answer.data.get("status") != "error", "MB.fragmented", told, peer)
 
 
 @SERVER.case(
@@ -250,7 +250,7 @@ async def whole_numbers(bench: Bench) -> None:
 async def repeated_key(bench: Bench) -> None:
     """The last of a repeated key counts."""
     data = _text({"action": "subscribe", "tokens": bench.tokens(1)})
-    text = f'{{"type":"nonsense","data":{data},"type":"subscription"}}'
+    text = f'{{"type":"nonsense","sequence":1,"timestamp":0,"data":{data},"type":"subscription"}}'
     await _liberal(bench, text, "with a repeated key")
 
 
@@ -261,12 +261,12 @@ async def _liberal(bench: Bench, text: str, how: str) -> None:
         answer = await peer.until(lambda message: message.type in {"subscription", "error"})
     except (SilenceError, EndedError) as error:
         bench.fail("MB.liberal", f"a request {how}: {error}", peer)
-    good = answer.type == "subscription" and answer.data.get("status") == "success"
+    good = answer.type == "subscription" and answer.data.get("status") != "error"
     bench.expect(good, "MB.liberal", f"a request {how} was answered with {answer.brief()}", peer)
 
 
 @SERVER.case(
-    "S-MB-17", "core", "MS.answered",
+    "S-MB-17", "core", "EP.websocket",
     sends="with permessage-deflate agreed on, a compressed subscribe, then a plain unsubscribe, then a compressed one",
     expects="a subscription message as the answer to each",
     why="Who agrees on permessage-deflate reads compressed messages and plain ones, in any order.",
@@ -281,7 +281,7 @@ async def compressed_request(bench: Bench) -> None:
         try:
             await peer.until(is_answer)
         except (SilenceError, EndedError) as error:
-            bench.fail("MS.answered", f"{how}: {error}", peer)
+            bench.fail("EP.websocket", f"{how}: {error}", peer)
 
 
 @SERVER.case(
@@ -307,7 +307,8 @@ async def slow_reader(bench: Bench) -> None:
     await peer.collect(bench.facts.update_interval_s + SLACK_S)
     bench.require(len(peer.messages) > before, "MB.numbered-last", "nothing came once it read again", peer)
     for finding in sequence_contiguous(peer.messages):
-        bench.fail("MB.numbered-last", finding.message, peer)
+        if finding.clause == "MB.sequence-contiguous":
+            bench.fail("MB.numbered-last", finding.message, peer)
 
 
 def _text(value: object) -> str:

@@ -86,20 +86,19 @@ async def end_status(bench: Bench) -> None:
 
 @SERVER.case(
     "S-MC-06", "core", "MC.limit-counts-tokens",
-    sends="a subscribe of as many tokens as maxSubscriptions says, an unsubscribe of one, a subscribe of another",
-    expects="the last one is accepted",
-    why="A client that looks at a few tokens at a time must not run out of places.",
+    sends="a subscribe to as many tokens as maxSubscriptions says, an unsubscribe of all of them, the subscribe again",
+    expects="the second subscribe is accepted as the first was",
+    why="A client that looks at some tokens at a time must not run out of places.",
 )  # fmt: skip
 async def room_again(bench: Bench) -> None:
-    """An unsubscribe makes room for another token."""
+    """An unsubscribe makes room again."""
     peer = await bench.strict()
-    bench.need(0 < peer.limit <= 1000, f"maxSubscriptions is {peer.limit}, more than one message may name")
-    tokens = bench.tokens(peer.limit + 1)
-    full = await peer.subscribe(tokens[:-1])
-    told = f"{len(full.accepted())} of {peer.limit} tokens were accepted"
-    bench.require(len(full.accepted()) == peer.limit, "MC.limit-counts-tokens", told, peer)
-    left = await peer.unsubscribe(tokens[:1])
-    bench.require(left.accepted(), "MC.limit-counts-tokens", "the unsubscribe was not confirmed", peer)
-    again = await peer.subscribe(tokens[-1:])
-    told = f"after an unsubscribe of one of {peer.limit}, a subscribe of another was refused: {again.codes()}"
-    bench.expect(again.accepted(), "MC.limit-counts-tokens", told, peer)
+    bench.need(0 < peer.limit <= 1000, f"maxSubscriptions is {peer.limit}, not what one message may name")
+    tokens = bench.tokens(peer.limit)
+    full = await peer.subscribe(tokens)
+    # Whether the limit is kept is up to other cases.
+    bench.need(len(full.accepted()) == peer.limit, f"{len(full.accepted())} of {peer.limit} tokens were accepted")
+    await peer.unsubscribe(tokens)
+    again = len((await peer.subscribe(tokens)).accepted())
+    told = f"after an unsubscribe of all {peer.limit} tokens, {again} of them were accepted again"
+    bench.expect(again == peer.limit, "MC.limit-counts-tokens", told, peer)

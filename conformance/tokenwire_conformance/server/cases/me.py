@@ -9,7 +9,7 @@ from tokenwire_conformance.server.bench import SERVER, Bench
 from tokenwire_conformance.server.checkers import Finding
 from tokenwire_conformance.server.over_run import judge_run
 from tokenwire_conformance.server.peer import Peer, subscription
-from tokenwire_conformance.server.refusal import is_refusal, served
+from tokenwire_conformance.server.refusal import is_answer, is_refusal, served
 from tokenwire_conformance.wire.frames import Opcode
 from tokenwire_conformance.wire.messages import Received
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
@@ -153,10 +153,16 @@ async def warning_lives(bench: Bench) -> None:
     peer = await bench.strict()
     for sequence in (1, 9):
         request = subscription("subscribe", bench.tokens(1), sequence=sequence)
-        await served(bench, peer, "MS.answered", f"before the request with the sequence {sequence}", request)
+        await peer.send_json(request)
+        try:
+            await peer.until(is_answer)
+        except (SilenceError, EndedError) as error:
+            if peer.ended_s is not None and any(map(_is_warning, peer.messages)):
+                bench.fail("ME.warning-lives", f"after a warning: {error}", peer)
+            bench.need(False, f"a request with the sequence {sequence} was not served: {error}")
     try:
         await peer.until(_is_warning, 1.0)
-    except SilenceError:
+    except (SilenceError, EndedError):
         # It may have come before the answer.
         told = "the server warns of nothing that the suite can bring about"
         bench.need(any(map(_is_warning, peer.messages)), told)

@@ -50,8 +50,9 @@ async def updates_delivered(bench: Bench) -> None:
     """Updates of tokens that change are delivered."""
     peer = await bench.strict()
     interval_s = _interval(bench)
-    await peer.subscribe(_live(bench, peer, 20))
-    if await _twice(peer, 3 * interval_s + SLACK_S):
+    tokens = _live(bench, peer, 20)
+    await peer.subscribe(tokens)
+    if await _twice(peer, tokens, 3 * interval_s + SLACK_S):
         return
     told = f"no token had a second update within three intervals of {interval_s:g} s"
     bench.need(bench.facts.given, f"{told}: name tokens that change with --tokens")
@@ -61,7 +62,7 @@ async def updates_delivered(bench: Bench) -> None:
 @SERVER.case(
     "S-MU-03", "core", "MU.only-subscribed",
     sends="on one connection a subscribe with up to ten tokens, on another with one other token",
-    expects="for an update interval the second connection gets no token_update of the first one's tokens",
+    expects="for an update interval the second connection gets token_updates of one address at most",
     why="A connection's subscriptions are its own: others' values cost bandwidth and are noise.",
     deadline_s=45,
 )  # fmt: skip
@@ -76,9 +77,10 @@ async def own_subscriptions(bench: Bench) -> None:
     await one.subscribe(others)
     await one.collect(_interval(bench) + SLACK_S)
     bench.need(_updates(one.messages), "no value came on the connection that subscribed")
-    strange = [m for m in _updates(two.messages) if m.data.get("address") in others]
-    told = f"came of another connection's token: {strange[0].brief() if strange else ''}"
-    bench.require(not strange, "MU.only-subscribed", told, two)
+    # One token has one address, whatever its form.
+    came = {str(m.data.get("address")) for m in _updates(two.messages)}
+    told = f"with one token subscribed to there came updates of {len(came)}: {sorted(came)[:3]}"
+    bench.require(len(came) <= 1, "MU.only-subscribed", told, two)
 
 
 # --- what is in them, over the whole run -------------------------------------------------------------------
@@ -241,10 +243,11 @@ async def others_stay(bench: Bench) -> None:
     bench.need(len(tokens) > 1, "needs two tokens with values: name more with --tokens")
     await peer.subscribe(tokens)
     bench.need(_updates([*peer.messages, *await peer.collect(_AT_ONCE_S)]), "the subscribe brought no value")
-    await peer.unsubscribe(tokens[:1])
+    answer = await peer.unsubscribe(tokens[:1])
+    bench.need(answer.accepted(), "the unsubscribe was not answered")
     peer.unread()
     # Only what comes from here on counts: the first values are not proof that the others stay.
-    if await _twice(peer, 3 * _interval(bench) + SLACK_S, at_least=1, but=tokens[0]):
+    if await _twice(peer, tokens, 3 * _interval(bench) + SLACK_S, at_least=1, but=tokens[0]):
         return
     told = "after the unsubscribe of one token no update of the others came within three intervals"
     bench.need(bench.facts.given, f"{told}: name tokens that change with --tokens")
@@ -309,11 +312,14 @@ def _updates(messages: Iterable[Received]) -> list[Received]:
     return [message for message in messages if message.type == "token_update"]
 
 
-async def _twice(peer: Peer, seconds: float, *, at_least: int = 2, but: str | None = None) -> bool:
-    """Wait until some token had ``at_least`` updates. With ``but``, updates of that token and what was received before
-    do not count."""
+async def _twice(
+    peer: Peer, tokens: Iterable[str], seconds: float, *, at_least: int = 2, but: str | None = None
+) -> bool:
+    """Wait until one of ``tokens`` had ``at_least`` updates. With ``but``, updates of that token and what was received
+    before do not count."""
     loop = asyncio.get_running_loop()
-    count = Counter(str(m.data.get("address")) for m in _updates(peer.messages) if but is None)
+    wanted = {name.casefold() for name in tokens} - {(but or "").casefold()}
+    count = Counter(address for m in _updates(peer.messages) if but is None and (address := _address(m)) in wanted)
     peer.unread()
     deadline_s = loop.time() + seconds
     while max(count.values(), default=0) < at_least:
@@ -321,6 +327,10 @@ async def _twice(peer: Peer, seconds: float, *, at_least: int = 2, but: str | No
             message = await peer.until("token_update", deadline_s - loop.time())
         except (SilenceError, EndedError):
             return False
-        address = str(message.data.get("address"))
-        count[address] += but is None or address.casefold() != but.casefold()
+        address = _address(message)
+        count[address] += address in wanted
     return True
+
+
+def _address(message: Received) -> str:
+    return str(message.data.get("address")).casefold()

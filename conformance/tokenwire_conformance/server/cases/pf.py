@@ -58,7 +58,7 @@ async def compresses_only_large(bench: Bench) -> None:
 
 
 @SERVER.case(
-    "S-PF-03", "core", "PF.compress-large",
+    "S-PF-03", "core", "EP.websocket",
     sends="an upgrade that offers no extension, then a subscribe with so many tokens that the answer exceeds 1024 "
     "bytes",
     expects="the server accepts no extension, the answer comes, and no message has the bit RSV1 set",
@@ -69,12 +69,12 @@ async def without_offer(bench: Bench) -> None:
     peer = await bench.strict(offer_deflate=False)
     large = _large(await _talk(bench, peer))
     # A reserved bit nobody agreed on breaks the connection, and then there is no answer.
-    bench.require(peer.ended_s is None, "PF.compress-large", peer.ending(), peer)
+    bench.require(peer.ended_s is None, "EP.websocket", peer.ending(), peer)
     bench.need(large, f"no message of more than {COMPRESSION_THRESHOLD_BYTES} bytes came")
 
 
 @SERVER.case(
-    "S-PF-04", "core", "PF.compress-large",
+    "S-PF-04", "core", "EP.websocket",
     sends="upgrades that offer permessage-deflate with client_no_context_takeover, server_no_context_takeover, or "
     "server_max_window_bits=10; on each, a subscribe and an unsubscribe with many tokens",
     expects="each offer is declined, or accepted with what it asks of the server, and what is compressed can be "
@@ -95,10 +95,10 @@ async def parameters_kept(bench: Bench) -> None:
                 "server_max_window_bits=10": peer.deflate.inbound_bits <= 10,
             }.get(parameter, True)
             told = f"the offer of {parameter} was accepted as {taken}"
-            bench.require(kept, "PF.compress-large", told, peer)
+            bench.require(kept, "EP.websocket", told, peer)
         came = await _talk(bench, peer)
         told = f"with {parameter} offered: {peer.ending()}"
-        bench.require(peer.ended_s is None and came, "PF.compress-large", told, peer)
+        bench.require(peer.ended_s is None and came, "EP.websocket", told, peer)
         await peer.close()
 
 
