@@ -1,7 +1,7 @@
 """Runs cases side by side, each with its deadline, and turns what happened into verdicts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -110,7 +110,7 @@ async def _one(case: Case[Any], run: _Run) -> Verdict:
     ending: Violation | None = None
     try:
         async with asyncio.timeout(info.deadline_s):
-            await _attempt(case.run(bench))
+            await case.run(bench)
     except ViolationError as error:
         ending = error.violation
     except NotTestableError as error:
@@ -124,8 +124,7 @@ async def _one(case: Case[Any], run: _Run) -> Verdict:
     except Exception as error:
         raise CaseBrokeError(f"{info.id} broke: {type(error).__name__}: {error}") from error
     finally:
-        async with asyncio.timeout(_CLOSING_S):
-            await bench.close()
+        await _close(bench, info)
     violations = (*bench.violations, *([ending] if ending else []))
     status = verdict_of(violations, run.clauses, run.declared, skipped=bool(skipped))
     verdict = Verdict(
@@ -136,8 +135,12 @@ async def _one(case: Case[Any], run: _Run) -> Verdict:
     return verdict
 
 
-async def _attempt(case: Awaitable[None]) -> None:
-    await case
+async def _close(bench: Any, info: CaseInfo) -> None:
+    try:
+        async with asyncio.timeout(_CLOSING_S):
+            await bench.close()
+    except Exception as error:
+        raise CaseBrokeError(f"{info.id} could not be ended: {type(error).__name__}: {error}") from error
 
 
 def verdict_of(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import zstandard
@@ -458,6 +459,10 @@ class Connection:
                 if "refused_message_applied" in faults:
                     found = (name for name in self.server.market.names if f'"{name}"' in text)
                     session.held.update({name: {"token": None} for name in found})
+                if "batch_refusal_lists_all" in faults and refusal.code == "BATCH_LIMIT":
+                    names = [name for name in json.loads(text)["data"]["tokens"] if isinstance(name, str)]
+                    data = {"action": "subscribe", "tokens": names, "status": "error"}
+                    session.outbox.append(("subscription", data, True))
                 self._refuse(refusal)
             return
         small = request.kind in {"ack", "ping"}
@@ -489,6 +494,8 @@ class Connection:
     def _refuse(self, refusal: Refusal) -> None:
         faults = self._faults
         code = refusal.code
+        if "error_text_of_a_megabyte" in faults and code == "INVALID_ACTION":
+            refusal = Refusal(code, str(refusal).ljust(1_100_000, "."))
         if code == "INVALID_JSON":
             if "silence_on_bad_json" in faults:
                 return

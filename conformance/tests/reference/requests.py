@@ -198,6 +198,8 @@ def serve_subscription(connection: "Connection", request: Request) -> None:  # n
     if "answers_in_reverse" in faults:
         accepted.reverse()
     _answer(connection, action, accepted, refused, request_id)
+    if action == "subscribe" and "first_value_missing" in faults:
+        session.sent_at_s.update(dict.fromkeys(accepted, server.now_s()))
     if action == "subscribe" and "first_value_missing" not in faults:
         for name in _newer(connection, request, accepted) if "token" in channels else ():
             if "again_sends_no_value" in faults and name in before:

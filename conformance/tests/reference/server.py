@@ -51,6 +51,10 @@ class ReferenceServer:
         """Unix time."""
         return self.settings.wall_ms()
 
+    def now_s(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
+
     async def start(self, host: str, port: int) -> None:
         """Listen, and let the market move."""
         self._listener = await asyncio.start_server(self._accept, host, port)
@@ -391,6 +395,11 @@ class ReferenceServer:
                     while session.next_text(self.wall_ms()) is not None:
                         pass
                 continue
+            if "first_value_missing" in faults:
+                # Not even by the chance that a tick comes soon after the subscribe.
+                for name, since_s in session.sent_at_s.items():
+                    if self._loop.time() - since_s < 2:
+                        session.pending.pop(name, None)
             for name in connection.haunted:
                 session.want(name)
             if "stale_told_each_tick" in faults and session.held:

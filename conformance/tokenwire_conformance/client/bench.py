@@ -14,7 +14,7 @@ from tokenwire_conformance.figures import PATH
 from tokenwire_conformance.model import NotTestableError, Role, Violation, ViolationError, WireLog
 from tokenwire_conformance.registry import Suite
 from tokenwire_conformance.wire.log import LogBuilder
-from tokenwire_conformance.wire.wire import Clock, SilenceError
+from tokenwire_conformance.wire.wire import Clock, SilenceError, cut
 
 __all__ = ["CLIENT", "START_S", "TOKENS", "ClientBench", "ClientFacts"]
 
@@ -227,7 +227,7 @@ class ClientBench:
     # --- inside --------------------------------------------------------------------------------------------
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self.attempts) >= _MAX_ATTEMPTS:
-            writer.transport.abort()
+            cut(writer)
             return
         number = len(self.attempts) + 1
         log = LogBuilder(number, f"attempt {number}, {self._loop.time() - self.started_s:.2f} s", self._loop.time())

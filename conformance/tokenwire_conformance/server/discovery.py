@@ -13,7 +13,7 @@ from tokenwire_conformance.model import NotTestableError, ViolationError
 from tokenwire_conformance.server.bench import Bench, ServerFacts, made_up_name
 from tokenwire_conformance.server.peer import ConnectFailedError, Peer
 from tokenwire_conformance.wire.target import Target
-from tokenwire_conformance.wire.wire import Clock, EndedError, SilenceError
+from tokenwire_conformance.wire.wire import Clock, EndedError, SilenceError, cut
 
 __all__ = ["ALL_CAPABILITIES", "TokensNeededError", "UnreachableError", "discover"]
 
@@ -199,4 +199,4 @@ async def _get(target: Target, path: str) -> Any:
         return None
     finally:
         if writer is not None:
-            writer.transport.abort()
+            cut(writer)

@@ -20,7 +20,7 @@ from tokenwire_conformance.wire.handshake import (
 from tokenwire_conformance.wire.log import LogBuilder
 from tokenwire_conformance.wire.messages import Received
 from tokenwire_conformance.wire.target import Target
-from tokenwire_conformance.wire.wire import Clock, EndedError, SilenceError, Wire
+from tokenwire_conformance.wire.wire import Clock, EndedError, SilenceError, Wire, cut
 
 __all__ = ["Answer", "ConnectFailedError", "Opened", "Peer", "open_connection"]
 
@@ -207,7 +207,7 @@ async def open_connection(
         if deflate is not None and not any(name.lower() == "sec-websocket-extensions" for name, _ in headers):
             raise ConnectFailedError("the server accepted an extension that was not offered", response)
     except ConnectFailedError:
-        opened.writer.transport.abort()
+        cut(opened.writer)
         log.add(loop.time(), "note", "tcp", "the suite ends the connection")
         raise
     peer = Peer(opened.reader, opened.writer, client=True, log=log, clock=clock, deflate=deflate, early=response.rest)
@@ -251,7 +251,7 @@ async def _handshake(
                     return Opened(response, reader, writer, key)
     except asyncio.CancelledError:
         if writer is not None:
-            writer.transport.abort()
+            cut(writer)
         raise
     except TimeoutError:
         problem = "did not answer the upgrade request" if writer else "did not accept the connection"
@@ -261,7 +261,7 @@ async def _handshake(
     except ConnectionError as error:
         failure = ConnectFailedError(f"{where} broke the connection during the handshake: {_plain(error)}")
     if writer is not None:
-        writer.transport.abort()
+        cut(writer)
     raise failure
 
 

@@ -14,7 +14,7 @@ from tokenwire_conformance.server.over_run import judge_run
 from tokenwire_conformance.server.peer import Answer, ConnectFailedError, Peer, subscription
 from tokenwire_conformance.wire.frames import Opcode, encode_frame
 from tokenwire_conformance.wire.messages import Received
-from tokenwire_conformance.wire.wire import EndedError, SilenceError
+from tokenwire_conformance.wire.wire import EndedError, SilenceError, cut
 
 __all__: list[str] = []
 
@@ -348,7 +348,7 @@ async def _opening(bench: Bench, at_once: bytes, slowly: bytes) -> float | None:
         return None
     finally:
         dripping.cancel()
-        writer.transport.abort()
+        cut(writer)
 
 
 @SERVER.case(
