@@ -104,6 +104,17 @@ def test_the_client_commands_work(port: int, line: str) -> None:
     assert result.stdout
 
 
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("bash") for line in block.splitlines() if "tokenwire-conformance" in line]
+)
+def test_the_conformance_commands_work(port: int, line: str) -> None:
+    words = shlex.split(line.split("#", maxsplit=1)[0].replace("8080", str(port)))[1:]
+    command = [sys.executable, "-m", "tokenwire_conformance", *words]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert result.stdout
+
+
 def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"^make (\w+)$", README, re.MULTILINE):
