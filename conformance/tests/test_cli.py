@@ -1,12 +1,14 @@
 """The command, as a person, a pipe and a CI use it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,18 @@ import pytest_asyncio
 from tokenwire_conformance import cli, cli_text
 from tokenwire_conformance.clauses import CLAUSES
 from tokenwire_conformance.explain import UnknownNameError, explain
-from tokenwire_conformance.model import PROFILES
-from tokenwire_conformance.options import OptionError, all_cases, declared_of, headers_of, tokens_of
+from tokenwire_conformance.model import PROFILES, CaseInfo, Role, Status, Verdict, Violation, WireLog
+from tokenwire_conformance.options import OptionError, all_cases, declared_of, headers_of, suite_of, tokens_of
 from tokenwire_conformance.outcome import ExitStatus
-from tokenwire_conformance.runner import CaseBrokeError
+from tokenwire_conformance.registry import Case
+from tokenwire_conformance.runner import CaseBrokeError, run_cases
 
 from . import hostile
 from .hostile import serving
 
 COMMAND = [sys.executable, "-W", "error", "-m", "tokenwire_conformance"]
+NAMES = ["--tokens", "A,B,C,D,E,F,G,H"]
+"""As many as the look at a server needs, and so few that it never has to unsubscribe."""
 Result = tuple[int, str, str]
 
 
@@ -88,10 +93,18 @@ async def url() -> AsyncIterator[str]:
         (["server", "ws://x", "--update-interval", "nan"], "number of seconds"),
         (["server", "ws://x", "--parallel", "0"], "from 1 to 200"),
         (["server", "ws://x", "--json", "/"], "/: cannot be written"),
+        (["server", "ws://x", "--json", "/no-such-folder/x.json"], "the folder does not exist"),
+        (["server", "ws://x", "--quiet", "--verbose"], "not allowed with"),
+        (["server", "ws://x", "--case", "C-EP-01"], "C-EP-01 is a case for clients"),
+        (["client", "--exec", "true {url}", "--case", "s-mc"], "s-mc is a case for servers"),
+        (["server", "ws://x", "--case", "S-MC-01", "--profile", "ext.batch"], "is in the profile ext.batch"),
+        (["server", "ws://user:secret"], "its port"),
+        (["server", "wss://x/?token=secret value"], "character"),
+        (["server", "x://h/?token=secret"], "the scheme x://"),
         (["server", "ws://x", "--prof", "core"], "unrecognized arguments"),
         (["client"], "--exec"),
         (["client", "--exec", "true"], "no {url}"),
-        (["client", "--exec", "no-such-program {url}"], "no program 'no-such-program'"),
+        (["client", "--exec", "no-such-program {url}"], "no program no-such-program"),
         (["client", "--exec", "'unclosed {url}"], "cannot be read"),
         (["list", "--profile", "cores"], "did you mean core?"),
         (["explain", "S-MC-1"], "did you mean S-MC-"),
@@ -204,9 +217,9 @@ async def test_a_closed_pipe_is_quiet() -> None:
 
 # --- running ------------------------------------------------------------------------------------------------------
 async def test_a_run_with_every_report(url: str, tmp_path: Path) -> None:
-    reports = [tmp_path / "deep" / name for name in ("r.json", "r.xml", "r.html")]
+    reports = [tmp_path / name for name in ("r.json", "r.xml", "r.html")]
     status, out, err = await run(
-        "server", url, "--case", "S-MC-01,S-MC-03", "--case", "S-EP-02", "--verbose",
+        "server", url, *NAMES, "--case", "S-MC-01,S-MC-03", "--case", "S-EP-02", "--verbose",
         "--json", str(reports[0]), "--junit", str(reports[1]), "--html", str(reports[2]),
     )  # fmt: skip
     assert (status, err) == (0, "")
@@ -216,28 +229,65 @@ async def test_a_run_with_every_report(url: str, tmp_path: Path) -> None:
     assert all(report.stat().st_size for report in reports)
     result = json.loads(reports[0].read_bytes())
     assert (result["exit_status"], result["profiles"]) == (0, ["core"])
-    assert "made up" in result["peer"]["tokens"]
+    assert "8 given" in result["peer"]["tokens"]
 
 
 async def test_exit_statuses_of_a_run(url: str, tmp_path: Path) -> None:
     fails, passes = tmp_path / "fails", tmp_path / "passes"
-    fails.write_text("S-EH-01  # it knows no errors\n", "utf-8")
+    fails.write_text("S-EP-02  # it takes any path\nC-EP-01  # the client's\n", "utf-8")
     passes.write_text("S-MC-01  # wrong\n", "utf-8")
+    declared = ("--case", "S-EP-02", "--declare", "I-1")
     runs = {
-        ("--case", "S-EH-01"): ExitStatus.FAILED,
-        ("--case", "S-EH-01", "--known-failures", str(fails)): ExitStatus.OK,
+        (*declared, "--known-failures", str(fails)): ExitStatus.OK,
         ("--case", "S-MC-01", "--known-failures", str(passes)): ExitStatus.KNOWN_PASSES,
         ("--case", "S-EP-02"): ExitStatus.OK,
-        ("--case", "S-EP-02", "--strict"): ExitStatus.FAILED,
-        ("--case", "S-EP-02", "--declare", "I-1"): ExitStatus.FAILED,
+        ("--case", "S-EP-02", "--strict", "--quiet"): ExitStatus.FAILED,
+        declared: ExitStatus.FAILED,
         ("--profile", "ext.batch"): ExitStatus.NOT_TESTED,
-        ("--profile", "ext.batch", "--case", "S-MC-01"): ExitStatus.OK,
     }
-    results = await asyncio.gather(*(run("server", url, *arguments) for arguments in runs))
+    results = await asyncio.gather(*(run("server", url, *NAMES, *arguments) for arguments in runs))
     for (arguments, expected), (status, out, err) in zip(runs.items(), results, strict=True):
         assert (status, err) == (expected, ""), (arguments, out)
+        assert "C-EP-01" not in out
         if arguments == ("--profile", "ext.batch"):
             assert "nothing of the profile ext.batch was tested: the server does not grant batch" in out
+        if expected is ExitStatus.FAILED:
+            assert "S-EP-02" in out
+
+
+async def test_nobody_there_is_told_in_the_reports_too(tmp_path: Path) -> None:
+    report, tests = tmp_path / "r.json", tmp_path / "r.xml"
+    status, _, err = await run("server", "ws://127.0.0.1:1", "--json", str(report), "--junit", str(tests))
+    assert (status, err.count("\n")) == (ExitStatus.NOT_TESTED, 1)
+    assert "connection refused" in err
+    assert "connection refused" in json.loads(report.read_bytes())["summary"]["text"]
+    assert 'errors="1"' in tests.read_text("utf-8")
+
+
+async def test_a_server_that_goes_away_fails_the_run_and_no_clause(tmp_path: Path) -> None:
+    report, seen = tmp_path / "r.json", 0
+
+    async def mortal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        seen += 1
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            if seen <= 4:
+                await hostile.half_server(reader, writer)
+        if seen > 4:
+            listening.close()
+        writer.close()
+
+    listening = await asyncio.start_server(mortal, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    status, out, err = await run(
+        "server", f"ws://127.0.0.1:{port}", *NAMES, "--case", "S-MC", "--parallel", "2", "--json", str(report)
+    )
+    assert (status, err) == (ExitStatus.FAILED, "")
+    assert "warning: the server stopped accepting connections after" in out
+    assert "FAILED: the server no longer accepts connections" in out
+    cases = json.loads(report.read_bytes())["cases"]
+    assert not [case["id"] for case in cases if case["status"] == "FAILED"]
+    assert sum("no longer accepts" in case["reason"] for case in cases) >= 3
 
 
 async def test_credentials_stay_out_of_every_report(tmp_path: Path) -> None:
@@ -253,25 +303,26 @@ async def test_credentials_stay_out_of_every_report(tmp_path: Path) -> None:
     secrets.write_text("X-Of-Our-Own: hunter2\n", "utf-8")
     async with serving(listening) as port:
         status, out, _ = await run(
-            "server", f"ws://127.0.0.1:{port}/?token=hunter3", "--header-file", str(secrets), "--case", "S-EH-01",
-            "--html", str(page), "--json", str(report), "--verbose",
+            "server", f"ws://127.0.0.1:{port}/?anything=hunter3", *NAMES, "--header-file", str(secrets), "--case",
+            "S-EP-02", "--strict", "--html", str(page), "--json", str(report), "--verbose",
         )  # fmt: skip
     assert status == ExitStatus.FAILED
     assert any(b"hunter2" in data for data in seen)
     assert "hunter" not in out + page.read_text("utf-8") + report.read_text("utf-8")
 
 
-async def test_ctrl_c_keeps_what_was_judged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_keeps_what_was_judged(tmp_path: Path, number: signal.Signals) -> None:
     report = tmp_path / "report.json"
     async with serving(hostile.half_server) as port:
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, "server", f"ws://127.0.0.1:{port}", "--case", "S-MC,S-EH", "--json", str(report), "--verbose",
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            *COMMAND, "server", f"ws://127.0.0.1:{port}", *NAMES, "--case", "S-MC,S-EH", "--json", str(report),
+            "--verbose", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
         async with asyncio.timeout(60):
             first = await process.stdout.readline()
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             out, err = await process.communicate()
     assert b"S-" in first
     assert (process.returncode, err) == (ExitStatus.INTERRUPTED, b"")
@@ -298,8 +349,8 @@ async def test_a_reader_that_leaves_does_not_change_the_verdict(url: str, tmp_pa
     os.close(reading)
     report = tmp_path / "report.json"
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "server", url, "--case", "S-EH-01", "--verbose", "--json", str(report), stdout=writing,
-        stderr=asyncio.subprocess.PIPE,
+        *COMMAND, "server", url, *NAMES, "--case", "S-EP-02", "--strict", "--verbose", "--json", str(report),
+        stdout=writing, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     os.close(writing)
     async with asyncio.timeout(60):
@@ -311,7 +362,7 @@ async def test_a_reader_that_leaves_does_not_change_the_verdict(url: str, tmp_pa
 async def test_on_a_terminal(url: str) -> None:
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "server", url, "--case", "S-MC-01", stdout=slave, stderr=slave
+        *COMMAND, "server", url, *NAMES, "--case", "S-MC-01", stdout=slave, stderr=slave
     )
     os.close(slave)
     seen = bytearray()
@@ -352,7 +403,44 @@ async def test_a_client_that_never_connects_is_not_tested() -> None:
     assert "did not connect" in err
 
 
+async def test_a_case_that_breaks_leaves_the_others_their_verdicts() -> None:
+    class Bench:
+        def __init__(self) -> None:
+            self.violations: list[Violation] = []
+            self.notes: list[str] = []
+
+        async def close(self) -> None: ...
+
+        def logs(self) -> tuple[WireLog, ...]:
+            return ()
+
+    async def breaks(_: Bench) -> None:
+        raise TypeError("unhashable type: 'list'")
+
+    async def holds(_: Bench) -> None: ...
+
+    info = next(case.info for case in all_cases() if case.info.id == "S-MC-01")
+    cases = [Case(info, breaks), Case(replace(info, id="S-MC-03"), holds)]
+    told: list[str] = []
+
+    class Told:
+        def started(self, case: CaseInfo) -> None: ...
+
+        def finished(self, verdict: Verdict) -> None:
+            told.append(verdict.case.id)
+
+    verdicts = await run_cases(
+        cases, clauses=CLAUSES, declared=frozenset(), bench=lambda _: Bench(), observer=Told(), parallel=2
+    )
+    assert sorted(told) == ["S-MC-01", "S-MC-03"]
+    assert [(verdict.status, verdict.broken) for verdict in verdicts] == [(Status.SKIPPED, True), (Status.OK, False)]
+    assert "the case itself broke: TypeError: unhashable type: 'list' (test_cli.py:" in verdicts[0].reason
+
+
 def test_every_profile_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = in_process(capsys, "server", "--help")
     for profile in PROFILES:
         assert profile in " ".join(out.split())
+    _, out, _ = in_process(capsys, "client", "--help")
+    assert set(cli_text.CLIENT_PROFILES) == {case.info.profile for case in suite_of(Role.CLIENT).cases}
+    assert "limits" not in out

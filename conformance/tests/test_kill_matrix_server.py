@@ -1,11 +1,17 @@
-"""Every server case can fail: each mistake of the reference server is found by exactly the cases it is written down
-for, and without a mistake all are OK."""
+"""Every server case can fail: each mistake of the reference server is found by the cases it is written down for, and
+without a mistake all are OK.
+
+There are two modes. The quick one, of every test run, tries each mistake on the cases that are to find it and shows
+that every one of them does: no case is unable to fail. The full one, of ``make proof`` (``TOKENWIRE_PROOF=full``),
+tries each mistake on all cases and shows that these find it and no others do: no case blames a server for what it is
+not about. The published matrix is what the full mode proves.
+"""
 
 import csv
 import gc
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import chain
 from multiprocessing import get_context
 
@@ -13,14 +19,22 @@ import pytest
 
 from conformance.tests.kills import SERVER_CSV, server_csv
 from conformance.tests.kills_server import NEVER_JUDGED, SERVER_KILLS
-from conformance.tests.reference.faults import EXTENDED_ONLY, FAULTS
+from conformance.tests.reference.faults import EXTENDED_ONLY, FAULTS, STRICT_ONLY
 from conformance.tests.virtual import judge_server
 from tokenwire_conformance.model import Status
 from tokenwire_conformance.registry import Case
 from tokenwire_conformance.server.bench import Bench
 from tokenwire_conformance.server.cases import SERVER
 
-FEWEST = 50
+FULL = os.environ.get("TOKENWIRE_PROOF") == "full"
+FEWEST = 150
+NEEDS_OTHERS = {
+    "error_text_of_a_megabyte", "first_value_missing", "heartbeat_unasked", "last_words_unnumbered", "version_falls",
+}  # fmt: skip
+"""Mistakes that some of their cases find only among all others: these read what every case received, or come late
+enough for a mistake that needs some seconds."""
+ALSO_STRICT = {"S-XH-05"}
+"""Cases of an extension that ask for no capability."""
 
 
 def judged() -> list[Case[Bench]]:
@@ -28,10 +42,19 @@ def judged() -> list[Case[Bench]]:
 
 
 def concerned(fault: str) -> list[Case[Bench]]:
-    """The cases that could see the fault: where it is made only with capabilities, those that use some."""
-    if fault not in EXTENDED_ONLY:
-        return judged()
-    return [case for case in judged() if case.info.profile.startswith("ext.") or case.info.group == "EP"]
+    """The cases to try. In full mode all that could see the fault: those that use capabilities, or those that use
+    none, where it is made only for these."""
+    if fault and (SERVER_KILLS[fault].alone or not (FULL or fault in NEEDS_OTHERS)):
+        return [case for case in judged() if case.info.id in SERVER_KILLS[fault].cases]
+    if fault in EXTENDED_ONLY:
+        return [case for case in judged() if is_extended(case) or case.info.group == "EP"]
+    if fault in STRICT_ONLY:
+        return [case for case in judged() if not is_extended(case) or case.info.id in ALSO_STRICT]
+    return judged()
+
+
+def is_extended(case: Case[Bench]) -> bool:
+    return case.info.profile.startswith("ext.")
 
 
 def not_ok(fault: str) -> dict[str, str]:
@@ -53,15 +76,15 @@ def _not_ok(fault: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[dict[str, dict[str, str]]]:
+def runs() -> Iterator[dict[str, Future[dict[str, str]]]]:
     """Fault to what its run says; the empty name is the server without a fault."""
-    names = ["", *SERVER_KILLS]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        yield dict(zip(names, pool.map(not_ok, names), strict=True))
+        yield {name: pool.submit(not_ok, name) for name in ("", *SERVER_KILLS)}
+        pool.shutdown(cancel_futures=True)
 
 
-def test_the_server_without_a_fault_keeps_every_clause(runs: dict[str, dict[str, str]]) -> None:
-    assert not runs[""]
+def test_the_server_without_a_fault_keeps_every_clause(runs: dict[str, Future[dict[str, str]]]) -> None:
+    assert not runs[""].result()
 
 
 def test_a_thousand_connections_are_served_by_it_too() -> None:
@@ -70,8 +93,8 @@ def test_a_thousand_connections_are_served_by_it_too() -> None:
 
 
 @pytest.mark.parametrize("fault", SERVER_KILLS)
-def test_a_fault_is_found_by_exactly_these_cases(fault: str, runs: dict[str, dict[str, str]]) -> None:
-    found, expected = runs[fault], SERVER_KILLS[fault].cases
+def test_a_fault_is_found_by_these_cases(fault: str, runs: dict[str, Future[dict[str, str]]]) -> None:
+    found, expected = runs[fault].result(), SERVER_KILLS[fault].cases
     missing = sorted(expected - found.keys())
     surplus = {case_id: found[case_id] for case_id in sorted(found.keys() - expected)}
     assert not missing, f"{fault}: not found by {missing}; surplus {surplus}"
@@ -84,7 +107,7 @@ def test_every_case_can_fail() -> None:
 
 
 def test_the_expectation_is_about_faults_that_exist() -> None:
-    assert SERVER_KILLS.keys() <= FAULTS
+    assert SERVER_KILLS.keys() == FAULTS
     assert len(SERVER_KILLS) >= FEWEST
     assert all(kill.cases and kill.reason for kill in SERVER_KILLS.values())
 

@@ -1,14 +1,19 @@
 """``pytest --pyargs tokenwire_conformance``, as its users run it."""
 
 import asyncio
+import json
 import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from _pytest.config.argparsing import Parser
 
-from tokenwire_conformance.test_conformance import _NEEDED
+from tokenwire_conformance import pytest_plugin
+from tokenwire_conformance import test_conformance as cases_as_tests
 
 from . import hostile
 from .hostile import serving
@@ -45,7 +50,7 @@ def suite(*arguments: str) -> tuple[str, ...]:
 async def test_it_says_what_it_needs(tmp_path: Path) -> None:
     status, out = await run(tmp_path, *suite())
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert f"ERROR: {_NEEDED}" in out
+    assert f"ERROR: {cases_as_tests._NEEDED}" in out
     assert "Traceback" not in out
 
 
@@ -57,23 +62,35 @@ MISTAKES = [
     (["--tokenwire-url", "ws://x", "--tokenwire-known-failures", "nowhere"], "nowhere: cannot be read"),
     (["--tokenwire-url", "ws://x", "--tokenwire-exec", "x {url}"], "exclude each other"),
     (["--tokenwire-exec", "true"], "no {url}"),
+    (["--tokenwire-url", "ws://x", "--tokenwire-html", "/no-such-folder/x"], "the folder does not exist"),
 ]
 
 
-async def test_a_mistake_is_told_in_one_line(tmp_path: Path) -> None:
-    results = await asyncio.gather(*(run(tmp_path, *suite(*arguments)) for arguments, _ in MISTAKES))
-    for (_, words), (status, out) in zip(MISTAKES, results, strict=True):
-        assert status == pytest.ExitCode.USAGE_ERROR
-        errors = [line for line in out.splitlines() if line.startswith("ERROR: ")]
-        assert len(errors) == 1
-        assert words in errors[0]
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
+def test_a_mistake_is_told_in_one_line(arguments: list[str], words: str) -> None:
+    """What a pytest of its own would tell: `test_it_says_what_it_needs` shows how a problem comes out."""
+    parser = Parser(_ispytest=True)
+    pytest_plugin.pytest_addoption(parser)
+    options = parser.parse(arguments)
+    config: Any = SimpleNamespace(
+        stash=pytest.Stash(), getoption=lambda name: getattr(options, name[2:].replace("-", "_"))
+    )
+    given: list[list[str]] = []
+    metafunc: Any = SimpleNamespace(config=config, parametrize=lambda _, cases, **__: given.append(cases))
+    cases_as_tests.pytest_generate_tests(metafunc)
+    assert given == [[]]
+    assert words in config.stash[pytest_plugin.PROBLEM]
+    assert "\n" not in config.stash[pytest_plugin.PROBLEM]
+    with pytest.raises(pytest.UsageError):
+        pytest_plugin.pytest_collection_modifyitems(config)
 
 
 async def test_nobody_there_ends_the_run_with_3(tmp_path: Path) -> None:
-    status, out = await run(tmp_path, *suite("--tokenwire-url", "ws://127.0.0.1:1"))
+    status, out = await run(tmp_path, *suite("--tokenwire-url", "ws://127.0.0.1:1", "--tokenwire-junit", "junit.xml"))
     assert status == 3
     assert "not tested: no connection to 127.0.0.1:1" in out
     assert "passed" not in out
+    assert 'errors="1"' in (tmp_path / "junit.xml").read_text("utf-8")
 
 
 async def test_verdicts_are_outcomes(tmp_path: Path) -> None:
@@ -81,7 +98,9 @@ async def test_verdicts_are_outcomes(tmp_path: Path) -> None:
     known.write_text("S-EH-01  # it knows nothing of errors\nS-MC-01  # wrong: this one passes\n", "utf-8")
     async with serving(hostile.half_server) as port:
         status, out = await run(
-            tmp_path, *suite("--tokenwire-url", f"ws://127.0.0.1:{port}", "--tokenwire-known-failures", str(known)),
+            tmp_path, *suite("--tokenwire-url", f"ws://127.0.0.1:{port}", "--tokenwire-known-failures", str(known),
+                "--tokenwire-tokens", "A,B,C,D,E,F,G,H", "--tokenwire-json", "results.json",
+            ),
             "-k", "S-MC-01 or S-MC-03 or S-EH-01 or S-EH-04 or S-EP-02 or S-EP-10", "-rA",
         )  # fmt: skip
     assert status == 1
@@ -98,13 +117,23 @@ async def test_verdicts_are_outcomes(tmp_path: Path) -> None:
     # What is not strict passes, and is told at the end.
     assert re.search(r"PASSED .*test_case\[S-EP-02\]", out)
     assert "NON-STRICT S-EP-02 EP.path-exact (I-1)" in out
+    assert len(json.loads((tmp_path / "results.json").read_bytes())["cases"]) == 6
+    assert "written: results.json" in out
+    # The short summary says what is wrong, not only which test.
+    assert re.search(r"^FAILED .*test_case\[S-EH-04\] - Failed: (?!FAILED)\w+", out, re.MULTILINE)
+    assert "traceback entries are hidden" not in out
     assert re.search(r"2 failed, 2 passed, 1 skipped, .*1 xfailed", out)
 
 
 async def test_what_is_declared_fails(tmp_path: Path) -> None:
     async with serving(hostile.half_server) as port:
         status, out = await run(
-            tmp_path, *suite("--tokenwire-url", f"ws://127.0.0.1:{port}", "--tokenwire-declare", "I-1"), "-k", "S-EP-02"
+            tmp_path,
+            *suite("--tokenwire-url", f"ws://127.0.0.1:{port}", "--tokenwire-declare", "I-1"),
+            "--tokenwire-tokens",
+            "A,B,C,D,E,F,G,H",
+            "-k",
+            "S-EP-02",
         )
     assert status == 1
     assert "1 failed" in out

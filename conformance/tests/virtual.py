@@ -114,6 +114,7 @@ def judge_server(
             verdicts = await run_server_cases(
                 facts, cases, clauses=CLAUSES, declared=declared, observer=_Nobody(), parallel=24
             )
+            assert not [verdict.reason for verdict in verdicts if verdict.broken]
             return {verdict.case.id: verdict for verdict in verdicts}
         finally:
             await server.stop()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from tokenwire_conformance.clauses import CLAUSES
-from tokenwire_conformance.cli_text import CLIENT, EXPLAIN, LIST, SERVER, TOP
+from tokenwire_conformance.cli_text import CLIENT, CLIENT_PROFILES, EXPLAIN, LIST, SERVER, TOP
 from tokenwire_conformance.drive import NothingTestedError
 from tokenwire_conformance.explain import UnknownNameError, case_data, case_lines, clause_lines, explain
 from tokenwire_conformance.model import PROFILES, Role
@@ -155,14 +155,14 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--header-file", metavar="FILE", help="headers one a line, for credentials")
     server.add_argument("--ca", metavar="FILE", help="certificates (PEM) to trust instead of the system's")
     server.add_argument("--insecure", action="store_true", help="trust any certificate")
-    _add_run(server)
+    _add_run(server, PROFILES)
 
     client = commands.add_parser(
         "client", help="test a client by the command that starts it", epilog=CLIENT, formatter_class=raw,
         description="Test a client by the command that starts it.", allow_abbrev=False,
     )  # fmt: skip
     client.add_argument("--exec", required=True, dest="exec_", metavar="COMMAND", help="with {url}, see below")
-    _add_run(client)
+    _add_run(client, CLIENT_PROFILES)
 
     listing = commands.add_parser(
         "list", help="list the cases or the clauses", epilog=LIST, formatter_class=raw, allow_abbrev=False,
@@ -182,10 +182,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_run(parser: argparse.ArgumentParser, profiles: Sequence[str]) -> None:
     parser.add_argument(
-        "--profile", action="append", default=[], metavar="NAME", help=f"{', '.join(PROFILES)}, ext.* or all"
-    )
+        "--profile", action="append", default=[], metavar="NAME",
+        help=f"{', '.join(profiles)}, ext.* or all (default: core; with --case, any)",
+    )  # fmt: skip
     parser.add_argument("--case", action="append", default=[], metavar="ID", help="only this case, or group of cases")
     parser.add_argument(
         "--declare",
@@ -200,7 +201,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--junit", metavar="FILE", help="write the results for a CI")
     parser.add_argument("--html", metavar="FILE", help="write one page with every wire log")
     parser.add_argument("--parallel", type=_cases_at_once, metavar="N", help="cases side by side")
-    parser.add_argument("--verbose", action="store_true", help="tell of every case, with its notes")
+    telling = parser.add_mutually_exclusive_group()
+    telling.add_argument("--verbose", action="store_true", help="tell of every case, with its notes")
+    telling.add_argument("--quiet", action="store_true", help="before the end, tell only of what fails the run")
     parser.add_argument("--no-colour", "--no-color", action="store_true", help="no colours")
 
 

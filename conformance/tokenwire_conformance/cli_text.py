@@ -4,7 +4,10 @@ from typing import Final
 
 from tokenwire_conformance.figures import PATH
 
-__all__ = ["CLIENT", "EXPLAIN", "LIST", "SERVER", "TOP"]
+__all__ = ["CLIENT", "CLIENT_PROFILES", "EXPLAIN", "LIST", "SERVER", "TOP"]
+
+CLIENT_PROFILES: Final = ("core", "timing", "ext.batch", "ext.resume", "ext.ack", "ext.heartbeat", "ext.zstd")
+"""Those that have a case for clients."""
 
 _VERDICTS: Final = """\
 verdicts of a case:
@@ -16,12 +19,12 @@ verdicts of a case:
 
 exit status:
   0    no case failed
-  1    a case failed that is not listed as a known failure
+  1    a case failed that is not listed as a known failure, or the server went away during the run
   2    nothing else failed, but a listed known failure passes: take it off the list
   3    nothing was tested: nobody there, or everything was skipped
   4    the command line, or a file that it names, is wrong
   70   the suite itself broke; this says nothing of the peer
-  130  interrupted
+  130  interrupted, by Ctrl-C or SIGTERM
 """
 
 TOP: Final = f"""\
@@ -40,7 +43,7 @@ does neither needs --tokens; 101 names let every case run.
 
 profiles: core (what every server must do, below a minute), timing (update interval, heartbeats, time-outs), limits
 (1000 connections, 1 MB, 1000 tokens), ext.batch and so on (skipped where the capability is not granted), all (every one
-of them), rfc6455 (the WebSocket protocol itself, with Autobahn's cases; needs the extra "rfc6455").
+of these), rfc6455 (the WebSocket protocol itself, with Autobahn's cases; needs no tokens, but the extra "rfc6455").
 
 --declare names numbered Interpretations, the project's readings of the specification's silences. What is declared FAILS
 when it is not kept; what is not declared is NON-STRICT.

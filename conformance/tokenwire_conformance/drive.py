@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenwire_conformance.clauses import CLAUSES
-from tokenwire_conformance.figures import UPDATE_INTERVAL_S
-from tokenwire_conformance.model import Status, Verdict
+from tokenwire_conformance.figures import CONNECTION_TIMEOUT_S, UPDATE_INTERVAL_S
+from tokenwire_conformance.model import Role, Status, Verdict
 from tokenwire_conformance.options import Selection
-from tokenwire_conformance.runner import CaseBrokeError, Observer
+from tokenwire_conformance.outcome import RunResult
+from tokenwire_conformance.reports.text import one_line
+from tokenwire_conformance.runner import CaseBrokeError, Lifeline, Observer
+from tokenwire_conformance.wire.log import hide, redacted
 
 if TYPE_CHECKING:
     from tokenwire_conformance.wire.target import Target
 
-__all__ = ["NothingTestedError", "PeerRun", "client_run", "never_judged", "server_run"]
+__all__ = ["NothingTestedError", "PeerRun", "client_run", "never_judged", "result_of", "server_run"]
 
 _LOOK_S: Final = 120.0
 """What the look at a peer may take beside two update intervals: seconds."""
@@ -31,13 +35,15 @@ class PeerRun:
     run: Callable[["PeerRun", Selection, Observer], Awaitable[list[Verdict]]]
     peer: dict[str, str] = field(default_factory=dict)
     """What a reader of the report has to know of the peer."""
+    lifeline: Lifeline | None = None
+    """Whether the peer went away during the run."""
 
     async def __call__(self, selection: Selection, observer: Observer) -> list[Verdict]:
         """Look at the peer and run the cases; their verdicts.
 
         Raises:
             NothingTestedError: No case could begin.
-            CaseBrokeError: A case is wrong itself.
+            CaseBrokeError: The run is wrong itself.
         """
         try:
             return await self.run(self, selection, observer)
@@ -51,6 +57,7 @@ def server_run(
     parallel: int | None = None, progress: Callable[[str], None] = lambda _: None,
 ) -> PeerRun:  # fmt: skip
     """The server at ``target``."""
+    from tokenwire_conformance.server.bench import ServerFacts  # noqa: PLC0415
     from tokenwire_conformance.server.discovery import (  # noqa: PLC0415 - what a command needs, and no more
         TokensNeededError,
         UnreachableError,
@@ -59,6 +66,8 @@ def server_run(
     from tokenwire_conformance.server.run import PARALLEL, run_server_cases  # noqa: PLC0415
     from tokenwire_conformance.wire.wire import Clock  # noqa: PLC0415
 
+    hide(value for _, value in target.headers)
+
     async def run(self: PeerRun, selection: Selection, observer: Observer) -> list[Verdict]:
         look_s = _LOOK_S + 2 * update_interval_s
         try:
@@ -66,17 +75,23 @@ def server_run(
                 facts = await discover(
                     target, tokens=tokens, update_interval_s=update_interval_s, clock=Clock(), progress=progress
                 )
-        except (UnreachableError, TokensNeededError) as error:
-            raise NothingTestedError(str(error)) from error
+        except TokensNeededError as error:
+            if any(case.info.profile != "rfc6455" for case in selection.cases):
+                raise NothingTestedError(str(error)) from error
+            # What is about WebSocket alone needs no names.
+            facts = ServerFacts(target=target, update_interval_s=update_interval_s)
+        except UnreachableError as error:
+            raise NothingTestedError(f"{error}{_hint(str(error), target)}") from error
         except TimeoutError as error:
             raise NothingTestedError(f"the look at {target.host}:{target.port} took over {look_s:g} s") from error
         origin = "given" if facts.given else "made up" if facts.accepts_any else "as listed by the server"
         self.peer["tokens"] = f"{len(facts.tokens)} {origin}, {len(facts.live)} of them seen with values"
         self.peer["capabilities"] = ", ".join(sorted(facts.granted)) or "none granted"
         self.peer["update interval"] = f"{update_interval_s:g} s"
+        self.lifeline = Lifeline(lambda: _listens(target))
         return await run_server_cases(
             facts, selection.cases, clauses=CLAUSES, declared=selection.declared, observer=observer,
-            parallel=parallel or PARALLEL,
+            parallel=parallel or PARALLEL, lifeline=self.lifeline,
         )  # fmt: skip
 
     return PeerRun(run)
@@ -129,6 +144,44 @@ def never_judged(verdicts: Iterable[Verdict]) -> Mapping[str, str]:
         for name, found in of_profile.items()
         if all(verdict.status is Status.SKIPPED for verdict in found)
     }
+
+
+async def _listens(target: "Target") -> bool:
+    """Whether a TCP connection can be opened. One that is not answered at all may only be slow."""
+    try:
+        async with asyncio.timeout(CONNECTION_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(target.host, target.port)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def _hint(problem: str, target: "Target") -> str:
+    if "HTTP 404" not in problem:
+        return ""
+    path = redacted(target.path)
+    return f": nothing is at the path {path} (the specification's path is only added to a URL that has none)"
+
+
+def result_of(
+    role: Role, target: str, selection: Selection, run: PeerRun, verdicts: Sequence[Verdict], *, started: datetime,
+    interrupted: bool = False, not_tested: str = "",
+) -> RunResult:  # fmt: skip
+    """What a run came to that ends now. ``target`` is for a person and holds no secrets."""
+    gone = run.lifeline.gone if run.lifeline else None
+    untold = [
+        f"nothing of the profile {name} was tested: {one_line(why)}" for name, why in never_judged(verdicts).items()
+    ]
+    return RunResult(
+        role=role, target=target, profiles=selection.profiles, declared=selection.declared,
+        started=started.isoformat(timespec="seconds"), verdicts=tuple(verdicts), clauses=CLAUSES, known=selection.known,
+        duration_s=max(0.0, (datetime.now().astimezone() - started).total_seconds()), peer=run.peer,
+        strict=selection.strict, interrupted=interrupted, not_tested=not_tested,
+        gone=run.lifeline.reason if run.lifeline and gone else "", warnings=(gone,) if gone else tuple(untold),
+    )  # fmt: skip
 
 
 def _first(error: BaseException) -> BaseException:

@@ -196,6 +196,8 @@ class Verdict:
     """Why it was skipped."""
     duration_s: float = 0.0
     logs: tuple[WireLog, ...] = ()
+    broken: bool = False
+    """Whether the case itself is wrong. It is SKIPPED then, and the run is no proof of anything."""
 
 
 def judge(violation: Violation, clauses: Mapping[str, Clause], declared: frozenset[str]) -> Status:

@@ -71,12 +71,20 @@ def selection_of(
             of known failures cannot be used.
     """
     suite = suite_of(role)
-    names = tuple(dict.fromkeys(parts_of(profiles))) or ("core",)
+    names = tuple(dict.fromkeys(parts_of(profiles)))
     ids = parts_of(cases)
+    if not names and not ids:
+        names = ("core",)
+    for name in ids:
+        _refuse_other_role(name, role)
     try:
         chosen = select(suite.cases, names, ids)
     except SelectionError as error:
         raise OptionError(str(error)) from error
+    if ids and not chosen:
+        raise OptionError(
+            f"none of the cases {', '.join(ids)} is in the profile {', '.join(names)}; without --profile they run"
+        )
     if ids:
         names = tuple(dict.fromkeys(case.info.profile for case in chosen))
     if not chosen:
@@ -84,10 +92,20 @@ def selection_of(
     known = NO_KNOWN_FAILURES
     if known_failures is not None:
         try:
-            known = read_known(known_failures, {case.info.id for case in suite.cases})
+            # One file may serve both a server and a client.
+            known = read_known(known_failures, {case.info.id for case in all_cases()})
         except KnownFailuresError as error:
             raise OptionError(f"known failures: {error}") from error
     return Selection(names, chosen, declared_of(declared), known, strict)
+
+
+def _refuse_other_role(name: str, role: Role) -> None:
+    for other in Role:
+        if other is role or not name.upper().startswith(f"{other.value[0].upper()}-"):
+            continue
+        known = {case.info.id for case in suite_of(other).cases}
+        if any(case_id == name.upper() or case_id.startswith(f"{name.upper()}-") for case_id in known):
+            raise OptionError(f"{name} is a case for {other}s: use `tokenwire-conformance {other}`")
 
 
 def parts_of(texts: Iterable[str]) -> tuple[str, ...]:

@@ -77,6 +77,15 @@ class RunResult:
     """Whether NON-STRICT counts as failing."""
     interrupted: bool = False
     """Whether the run was ended before every case had its verdict."""
+    gone: str = ""
+    """That the peer went away during the run, and when, in a few words. This fails the run."""
+    not_tested: str = ""
+    """Why no case could begin."""
+
+    @property
+    def broken(self) -> tuple[Verdict, ...]:
+        """The cases that are wrong themselves."""
+        return tuple(verdict for verdict in self.verdicts if verdict.broken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,10 @@ def known_outcome(result: RunResult, strict: bool | None = None) -> KnownOutcome
         unexpected=tuple(case for case in failing if case not in result.known),
         fixed=tuple(v.case.id for v in listed if v.status is not Status.SKIPPED and not is_failing(v.status, rule)),
         skipped=skipped,
-        not_run=tuple(case for case in result.known.entries if case not in run),
+        # The file may list cases for the other role, too.
+        not_run=tuple(
+            case for case in result.known.entries if case not in run and case[0] == result.role.value[0].upper()
+        ),
     )
 
 
@@ -158,6 +170,10 @@ def exit_status(result: RunResult, strict: bool | None = None) -> ExitStatus:
     """
     if result.interrupted:
         return ExitStatus.INTERRUPTED
+    if result.broken:
+        return ExitStatus.INTERNAL
+    if result.gone:
+        return ExitStatus.FAILED
     known = known_outcome(result, strict)
     if known.unexpected:
         return ExitStatus.FAILED
@@ -210,11 +226,13 @@ def verdict_line(result: RunResult) -> str:
         parts.insert(0, f"{soft} non-strict, which --strict counts as failing")
     match exit_status(result):
         case ExitStatus.FAILED:
-            head = f"FAILED: {failed}"
+            head = f"FAILED: {result.gone}, {failed}" if result.gone else f"FAILED: {failed}"
             parts.append(_some(len(known.fixed), "known failure passes", "known failures pass"))
         case ExitStatus.KNOWN_PASSES:
             head = f"KNOWN FAILURE PASSES: remove {', '.join(known.fixed)} from {result.known.path}"
         case ExitStatus.NOT_TESTED:
+            if result.not_tested:
+                return f"NOT TESTED: {result.not_tested}"
             return (
                 f"NOT TESTED: {total} of {total} cases were skipped"
                 if total
@@ -222,9 +240,11 @@ def verdict_line(result: RunResult) -> str:
             )
         case ExitStatus.INTERRUPTED:
             head = f"INTERRUPTED: {failed} until then"
+        case ExitStatus.INTERNAL:
+            head = f"THE SUITE BROKE: {_some(len(result.broken), 'case')} could not judge, please report it, {failed}"
         case _:
             passed = counts[Status.OK] + counts[Status.INFORMATIONAL]
-            head = f"OK: {passed} of {total} cases passed"
+            head = f"OK: {passed} of {total} cases passed" if passed else f"OK: none of {total} cases failed"
     return ", ".join(part for part in (head, *parts) if part)
 
 

@@ -27,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("declare", "I-18,…", "Interpretations that it claims to keep, or all"),
     ):
         group.addoption(f"--tokenwire-{name}", action="append", default=[], metavar=metavar, help=text)
+    for kind, text in (("json", "for programs"), ("junit", "for a CI"), ("html", "on one page, with every wire log")):
+        group.addoption(f"--tokenwire-{kind}", metavar="FILE", help=f"write the results {text}")
     group.addoption("--tokenwire-known-failures", metavar="FILE", help="cases that may fail, and must")
 
 

@@ -64,14 +64,15 @@ class Suite(Generic[B]):
 
 
 def select(cases: Sequence[Case[Any]], profiles: Iterable[str], ids: Iterable[str] = ()) -> tuple[Case[Any], ...]:
-    """The cases of these profiles (``all`` for every one but ``rfc6455``), or, if ``ids`` are given, exactly those.
+    """The cases of these profiles (``all`` for every one but ``rfc6455``; none given means any) and, if ``ids`` are
+    given, of these ids.
 
     A profile may end in ``.*``. Ids may be written in lower case, and a group such as ``S-MS`` stands for its cases.
 
     Raises:
         SelectionError: One of them does not exist.
     """
-    wanted = {profile for name in profiles for profile in _profiles(name)}
+    wanted = {profile for name in profiles for profile in _profiles(name)} or set(PROFILES)
     chosen: set[str] = set()
     known = [case.info.id for case in cases]
     for name in ids:
@@ -79,7 +80,7 @@ def select(cases: Sequence[Case[Any]], profiles: Iterable[str], ids: Iterable[st
         if not found:
             raise SelectionError(f"there is no case {name!r}{_nearest(name.upper(), known)}; `list` shows all")
         chosen |= set(found)
-    return tuple(case for case in cases if (case.info.id in chosen if chosen else case.info.profile in wanted))
+    return tuple(case for case in cases if case.info.profile in wanted and (not chosen or case.info.id in chosen))
 
 
 def _profiles(name: str) -> tuple[str, ...]:

@@ -5,20 +5,20 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
 
 from tokenwire_conformance.clauses import CLAUSES
-from tokenwire_conformance.drive import PeerRun, client_run, never_judged, server_run
+from tokenwire_conformance.drive import NothingTestedError, PeerRun, client_run, result_of, server_run
 from tokenwire_conformance.model import CaseInfo, Role, Verdict
 from tokenwire_conformance.options import OptionError, Selection, headers_of, seconds_of, selection_of, tokens_of
 from tokenwire_conformance.outcome import ExitStatus, RunResult, exit_status
 from tokenwire_conformance.reports import Console, check_paths, write_reports
 from tokenwire_conformance.reports.text import one_line
-from tokenwire_conformance.wire.log import redacted
+from tokenwire_conformance.wire.log import redacted, redacted_command
 from tokenwire_conformance.wire.target import TargetError, parse_target
 
 __all__ = ["run_command"]
@@ -31,8 +31,8 @@ def run_command(role: Role, arguments: argparse.Namespace) -> ExitStatus:
 
     Raises:
         OptionError, ReportError: What was asked for cannot be done.
-        NothingTestedError: No case could begin.
-        CaseBrokeError: A case is wrong itself.
+        NothingTestedError: No case could begin; the reports say so, too.
+        CaseBrokeError: The run is wrong itself.
     """
     selection = selection_of(
         role, profiles=arguments.profile, cases=arguments.case, declared=arguments.declare,
@@ -43,32 +43,46 @@ def run_command(role: Role, arguments: argparse.Namespace) -> ExitStatus:
     else:
         target, run = _client(arguments)
     check_paths(arguments.json, arguments.junit, arguments.html)
-    watch = _Watch(selection, arguments.verbose, not arguments.no_colour)
-    begun, begun_s = datetime.now().astimezone().isoformat(timespec="seconds"), time.monotonic()
-    interrupted = False
+    watch = _Watch(selection, arguments)
+    started = datetime.now().astimezone()
+    interrupted, not_tested = False, ""
+    verdicts: list[Verdict] = []
     if not sys.flags.dev_mode:
         # It tells of peers that end connections, which they may; what matters of it is in the verdicts.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
-        with watch.console:
+        with watch.console, _terminated_as_interrupted():
             verdicts = asyncio.run(_drive(run, selection, watch))
     except KeyboardInterrupt:
         if not watch.verdicts:
             raise
         interrupted, verdicts = True, watch.in_order()
-    result = RunResult(
-        role=role, target=target, profiles=selection.profiles, declared=selection.declared, started=begun,
-        duration_s=time.monotonic() - begun_s, verdicts=tuple(verdicts), clauses=CLAUSES, known=selection.known,
-        peer=run.peer, strict=selection.strict, interrupted=interrupted,
-        warnings=tuple(
-            f"nothing of the profile {name} was tested: {one_line(reason)}"
-            for name, reason in never_judged(verdicts).items()
-        ),
-    )  # fmt: skip
-    watch.end(result, hint="" if arguments.html else "run with --html FILE for wire logs")
+    except NothingTestedError as error:
+        not_tested = str(error)
+    result = result_of(
+        role, target, selection, run, verdicts, started=started, interrupted=interrupted, not_tested=not_tested
+    )
+    if not not_tested:
+        watch.end(result, hint="" if arguments.html else "run with --html FILE for wire logs")
     for path in write_reports(result, arguments.json, arguments.junit, arguments.html):
         watch.say(f"written: {path}")
+    if not_tested:
+        raise NothingTestedError(not_tested)
     return exit_status(result)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, by which a CI cancels, ends the run as Ctrl-C does: with its clients, and with its reports."""
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _server(arguments: argparse.Namespace) -> tuple[str, PeerRun]:
@@ -90,7 +104,8 @@ def _client(arguments: argparse.Namespace) -> tuple[str, PeerRun]:
     from tokenwire_conformance.client.launch import LaunchError  # noqa: PLC0415 - only this command needs it
 
     try:
-        return redacted(arguments.exec_), client_run(arguments.exec_, parallel=arguments.parallel, progress=_progress())
+        run = client_run(arguments.exec_, parallel=arguments.parallel, progress=_progress())
+        return redacted_command(arguments.exec_), run
     except LaunchError as error:
         raise OptionError(f"--exec: {error}") from error
 
@@ -115,8 +130,10 @@ async def _drive(run: PeerRun, selection: Selection, watch: "_Watch") -> list[Ve
 class _Watch:
     """Tells the console of the run, and keeps the verdicts in case that the run is interrupted."""
 
-    def __init__(self, selection: Selection, verbose: bool, colour: bool) -> None:
-        self.console = Console(sys.stdout, colour=None if colour else False, verbose=verbose)
+    def __init__(self, selection: Selection, arguments: argparse.Namespace) -> None:
+        self.console = Console(
+            sys.stdout, colour=False if arguments.no_colour else None, verbose=arguments.verbose, quiet=arguments.quiet
+        )
         self.verdicts: dict[str, Verdict] = {}
         self._selection = selection
         self._begun = False

@@ -8,17 +8,20 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from datetime import datetime
 from typing import Final
 
 import pytest
 
 from tokenwire_conformance.clauses import CLAUSES
-from tokenwire_conformance.drive import NothingTestedError, PeerRun, client_run, server_run
+from tokenwire_conformance.drive import NothingTestedError, PeerRun, client_run, result_of, server_run
 from tokenwire_conformance.model import CaseInfo, Role, Status, Verdict, judge
 from tokenwire_conformance.options import OptionError, Selection, selection_of, tokens_of
-from tokenwire_conformance.outcome import is_failing
+from tokenwire_conformance.outcome import RunResult, is_failing
 from tokenwire_conformance.pytest_plugin import PROBLEM, SUMMARY
+from tokenwire_conformance.reports import ReportError, check_paths, write_reports
 from tokenwire_conformance.reports.text import clip, one_line, printable
+from tokenwire_conformance.wire.log import redacted, redacted_command
 
 __all__: list[str] = []
 
@@ -30,6 +33,7 @@ _LOG_LINES: Final = 20
 _TEXT_CHARS: Final = 300
 _STOP_S: Final = 30.0
 _SELECTION: Final = pytest.StashKey[Selection]()
+_TARGET: Final = pytest.StashKey[str]()
 _RUN: Final = pytest.StashKey[PeerRun]()
 
 
@@ -37,13 +41,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each case."""
     config = metafunc.config
     try:
-        selection, run = _asked_for(config)
-    except (OptionError, ModuleNotFoundError) as error:
-        extra = "" if isinstance(error, OptionError) else "; install it with pip install 'tokenwire[conformance]'"
+        selection, run, target = _asked_for(config)
+        check_paths(**_paths(config))
+    except (OptionError, ReportError, ModuleNotFoundError) as error:
+        extra = (
+            ""
+            if not isinstance(error, ModuleNotFoundError)
+            else "; install it with pip install 'tokenwire[conformance]'"
+        )
         config.stash[PROBLEM] = f"{error}{extra}"
         metafunc.parametrize("case_id", [])
         return
-    config.stash[_SELECTION], config.stash[_RUN] = selection, run
+    config.stash[_SELECTION], config.stash[_RUN], config.stash[_TARGET] = selection, run, target
     names = [case.info.id for case in selection.cases]
     metafunc.parametrize("case_id", names, ids=names)
 
@@ -65,20 +74,27 @@ def verdicts(request: pytest.FixtureRequest) -> "Iterator[_Background]":
         yield background
     finally:
         background.stop()
+        _report(config, background)
 
 
 def test_case(case_id: str, verdicts: "_Background", pytestconfig: pytest.Config) -> None:
     """The verdict on one case."""
-    __tracebackhide__ = True
     selection = verdicts.selection
     try:
         verdict = verdicts.of[case_id].result()
     except NothingTestedError as error:
         pytest.exit(f"tokenwire conformance: not tested: {one_line(str(error))}", returncode=3)
+    except Exception as error:
+        pytest.exit(f"tokenwire conformance: the suite itself is at fault, please report it: {error}", returncode=70)
+    if verdict.broken:
+        pytest.fail(f"the suite itself is at fault, please report it: {one_line(verdict.reason)}", pytrace=False)
+    lifeline = verdicts.run.lifeline
+    if lifeline is not None and lifeline.gone is not None and verdict.reason == lifeline.reason:
+        pytest.fail(lifeline.gone, pytrace=False)
     listed = case_id in selection.known
     failing = is_failing(verdict.status, selection.strict)
     if listed and failing:
-        pytest.xfail(f"known failure, {selection.known.where(case_id)}")
+        raise pytest.xfail.Exception(f"known failure, {selection.known.where(case_id)}", pytrace=False)
     if listed and verdict.status is not Status.SKIPPED:
         pytest.fail(f"{case_id} passes and is a known failure: remove {selection.known.where(case_id)}", pytrace=False)
     if verdict.status is Status.SKIPPED:
@@ -94,7 +110,22 @@ def test_case(case_id: str, verdicts: "_Background", pytestconfig: pytest.Config
         ]
 
 
-def _asked_for(config: pytest.Config) -> tuple[Selection, PeerRun]:
+def _paths(config: pytest.Config) -> dict[str, str | None]:
+    return {f"{kind}_path": config.getoption(f"--tokenwire-{kind}") for kind in ("json", "junit", "html")}
+
+
+def _report(config: pytest.Config, background: "_Background") -> None:
+    paths = _paths(config)
+    if not any(paths.values()) or not background.of:
+        return
+    lines = config.stash.setdefault(SUMMARY, [])
+    try:
+        lines += [f"written: {path}" for path in write_reports(background.result(config.stash[_TARGET]), **paths)]
+    except ReportError as error:
+        lines.append(str(error))
+
+
+def _asked_for(config: pytest.Config) -> tuple[Selection, PeerRun, str]:
     url, command = config.getoption("--tokenwire-url"), config.getoption("--tokenwire-exec")
     if bool(url) == bool(command):
         raise OptionError(_NEEDED if not url else "--tokenwire-url and --tokenwire-exec exclude each other")
@@ -107,14 +138,16 @@ def _asked_for(config: pytest.Config) -> tuple[Selection, PeerRun]:
         from tokenwire_conformance.client.launch import LaunchError  # noqa: PLC0415 - only for clients
 
         try:
-            return selection, client_run(command)
+            return selection, client_run(command), redacted_command(command)
         except LaunchError as error:
             raise OptionError(f"--tokenwire-exec: {error}") from error
     from tokenwire_conformance.wire.target import TargetError, parse_target  # noqa: PLC0415 - only for servers
 
     tokens = config.getoption("--tokenwire-tokens")
     try:
-        return selection, server_run(parse_target(url), tokens=tokens_of(tokens) if tokens is not None else ())
+        target = parse_target(url)
+        run = server_run(target, tokens=tokens_of(tokens) if tokens is not None else ())
+        return selection, run, redacted(target.url())
     except TargetError as error:
         raise OptionError(str(error)) from error
 
@@ -123,7 +156,10 @@ class _Background:
     """The run on a thread; ``of`` has the future verdict of each case."""
 
     def __init__(self, run: PeerRun, selection: Selection) -> None:
+        self.run: Final = run
         self.selection: Final = selection
+        self.begun: Final = datetime.now().astimezone()
+        self.problem: BaseException | None = None
         self.of: Final[dict[str, Future[Verdict]]] = {case.info.id: Future() for case in selection.cases}
         self.thread: Final = threading.Thread(target=self._work, args=(run,), name="tokenwire-conformance", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,6 +179,15 @@ class _Background:
                 self._loop.call_soon_threadsafe(self._task.cancel)
         self.thread.join(_STOP_S)
 
+    def result(self, target: str) -> RunResult:
+        """What the run came to, once it was stopped."""
+        told = [future.result() for future in self.of.values() if future.done() and future.exception() is None]
+        nothing = isinstance(self.problem, NothingTestedError)
+        return result_of(
+            self.selection.cases[0].info.role, target, self.selection, self.run, told, started=self.begun,
+            interrupted=len(told) < len(self.of) and not nothing, not_tested=str(self.problem) if nothing else "",
+        )  # fmt: skip
+
     def _work(self, run: PeerRun) -> None:
         async def all_cases() -> None:
             self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
@@ -154,7 +199,7 @@ class _Background:
         except asyncio.CancelledError:
             pass
         except Exception as error:  # every test that waits has to hear of it
-            problem = error
+            self.problem = problem = error
         for future in self.of.values():
             if not future.done():
                 future.set_exception(problem)
@@ -162,7 +207,12 @@ class _Background:
 
 def _failure(verdict: Verdict, selection: Selection) -> str:
     case = verdict.case
-    lines = [f"{verdict.status.value} {case.id}: {case.title}", f"sent:     {case.sends}", f"expected: {case.expects}"]
+    lines = [
+        f"{case.title}: {_shown(_came(verdict))}",
+        f"{verdict.status.value} {case.id}",
+        f"sent:     {case.sends}",
+        f"expected: {case.expects}",
+    ]
     for violation in verdict.violations:
         clause = CLAUSES[violation.clause]
         earned = judge(violation, CLAUSES, selection.declared)
@@ -180,6 +230,10 @@ def _failure(verdict: Verdict, selection: Selection) -> str:
             for entry in log.entries[-_LOG_LINES:]
         ]
     return "\n".join(lines)
+
+
+def _came(verdict: Verdict) -> str:
+    return verdict.violations[0].message if verdict.violations else verdict.reason
 
 
 def _shown(text: str) -> str:

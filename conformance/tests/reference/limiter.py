@@ -53,7 +53,7 @@ class Limiter:
         if "pings_count_as_messages" in self._faults:
             return self.message(now_s)
         self._refill(now_s)
-        if self._control < 1 and "no_control_rate" not in self._faults:
+        if self._control < 1:
             return self._over(now_s)
         self._control -= 1
         return Rate.ACCEPT
@@ -66,10 +66,9 @@ class Limiter:
     def refusal(self, now_s: float) -> bool:
         """A message was refused; whether it is the one that ends the connection."""
         self._refusals.append(now_s)
-        while self._refusals[0] <= now_s - _WINDOW_S and "refusals_never_forgotten" not in self._faults:
+        while self._refusals[0] <= now_s - _WINDOW_S:
             self._refusals.popleft()
-        most = 5 if "fifth_refusal_ends" in self._faults else _REFUSALS
-        return len(self._refusals) >= most and "refusals_without_end" not in self._faults
+        return len(self._refusals) >= _REFUSALS and "refusals_without_end" not in self._faults
 
     def _refill(self, now_s: float) -> None:
         passed_s = now_s - self._at_s
@@ -86,5 +85,5 @@ class Limiter:
             return Rate.CUT
         if now_s - self._notice_s >= _NOTICE_S or "rate_told_each_time" in self._faults:
             self._notice_s = now_s
-            return Rate.DROP if "rate_drops_silently" in self._faults else Rate.TELL
+            return Rate.TELL
         return Rate.DROP

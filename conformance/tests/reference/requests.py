@@ -54,12 +54,6 @@ def error_data(
     data: dict[str, Any] = {"code": code, "message": message, "level": level}
     if "error_without_level" in faults:
         del data["level"]
-    if "error_unknown_level" in faults:
-        data["level"] = "critical"
-    if "error_code_as_number" in faults:
-        data["code"] = 400
-    if "error_without_message" in faults:
-        del data["message"]
     if "error_extra_field" in faults:
         data["details"] = {}
     if "error_own_code" in faults:
@@ -72,7 +66,7 @@ def error_data(
         if request_id is not None and "request_id_missing" not in faults:
             data["requestId"] = request_id
         if names:
-            data["tokens"] = names if "error_lists_all_tokens" in faults else names[:100]
+            data["tokens"] = names[:100]
     return data
 
 
@@ -123,7 +117,7 @@ def parse(text: str, *, resume: bool, details: bool, channels: bool, faults: fro
     elif kind == "ping":
         echo = data.get("echo")
         wrong = (isinstance(echo, str) and len(echo) > 128) or isinstance(echo, (list, dict, bool))
-        if wrong and "echo_of_any_type" not in faults:
+        if wrong:
             raise Refusal("INVALID_MESSAGE", "echo must be a string of up to 128 characters, or a number")
     else:
         request.tokens = _subscription(data, details=details, channels=channels, faults=faults)
@@ -182,8 +176,6 @@ def serve_subscription(connection: "Connection", request: Request) -> None:  # n
         elif code is None:
             was_held = name in session.held
             _drop(connection, name, channels if named else None)
-            if "unsubscribe_of_unknown_fails" in faults and not server.market.knows(name):
-                code = "TOKEN_NOT_FOUND"
             if "unsubscribe_of_unheld_fails" in faults and not was_held:
                 code = "TOKEN_NOT_FOUND"
         if code is None and (repeats or name not in accepted):
@@ -197,7 +189,8 @@ def serve_subscription(connection: "Connection", request: Request) -> None:  # n
         accepted = []
     if "answers_in_reverse" in faults:
         accepted.reverse()
-    _answer(connection, action, accepted, refused, request_id)
+    if not ("unheld_not_answered" in faults and action == "unsubscribe" and before.isdisjoint(accepted)):
+        _answer(connection, action, accepted, refused, request_id)
     if action == "subscribe" and "first_value_missing" in faults:
         session.sent_at_s.update(dict.fromkeys(accepted, server.now_s()))
     if action == "subscribe" and "first_value_missing" not in faults:
@@ -237,7 +230,7 @@ def _take(connection: "Connection", name: str, channels: list[str]) -> str | Non
     if "again_refused" in faults and name in session.held:
         return "INVALID_TOKEN"
     new = [channel for channel in channels if not session.has(name, channel)]
-    limit = connection.limit + (1 if "limit_off_by_one" in faults else 0)
+    limit = connection.limit
     places = session.places + connection.leaked
     if "limit_counts_repetitions" in faults:
         new = channels
@@ -245,8 +238,6 @@ def _take(connection: "Connection", name: str, channels: list[str]) -> str | Non
     if "channels_taken_in_part" in faults and places < limit:
         new = new[: limit - places]
         channels = [c for c in channels if session.has(name, c) or c in new]
-    if "channels_count_once" in faults and name in session.held:
-        new = []
     if places + len(new) > limit and "limit_ignored" not in faults:
         return "SUBSCRIPTION_LIMIT"
     session.held.setdefault(name, {}).update(dict.fromkeys(channels))
@@ -268,8 +259,6 @@ def _drop(connection: "Connection", name: str, channels: list[str] | None) -> No
         del session.held[name]
     if "updates_after_unsubscribe" in faults:
         connection.haunted[name] = None
-    elif "one_update_after_unsubscribe" in faults:
-        session.pending[name] = None
     else:
         session.pending.pop(name, None)
         session.stream = type(session.stream)(item for item in session.stream if item[1].get("address") != name)
@@ -286,13 +275,7 @@ def _answer(
         return
 
     def reply(tokens: list[str], status: str, codes: list[tuple[str, str]] | None = None) -> None:
-        if "answer_status_ok" in faults:
-            status = {"success": "ok", "error": "fail"}[status]
         data: dict[str, Any] = {"action": action, "tokens": tokens, "status": status}
-        if "answer_without_status" in faults:
-            del data["status"]
-        if "answer_counts_tokens" in faults:
-            data["tokens"] = len(tokens)
         if "answer_extra_field" in faults:
             data["count"] = len(tokens)
         if details:
@@ -310,17 +293,17 @@ def _answer(
 
     if "errors_before_success" in faults:
         errors()
-    if accepted or "empty_success_sent" in faults:
-        parts = [[name] for name in accepted] if "answers_one_by_one" in faults else _parts(accepted, faults)
+    if accepted:
+        parts = _parts(accepted, faults)
         for part in parts or [[]]:
             reply(part, "success")
-    if refused and "refused_not_listed" not in faults:
+    if refused:
         by_name = dict.fromkeys(refused) if "repetitions_listed_twice" not in faults else refused
         listed = list(by_name)
         for part in _parts([name for name, _ in listed], faults):
             codes = [pair for pair in listed if pair[0] in set(part)]
             reply(part, "error", codes)
-    if "errors_before_success" not in faults and "refusal_without_error" not in faults:
+    if "errors_before_success" not in faults:
         errors()
 
 
@@ -352,7 +335,7 @@ def _echo(name: Any, faults: frozenset[str] = frozenset()) -> str:
     elif "refused_echo_null" in faults and not (1 <= len(name) <= 256):
         name = ""
     text = str(name).encode("utf-8", "backslashreplace").decode()
-    return text if "refused_echo_whole" in faults else text[:256]
+    return text[:256]
 
 
 def _number(data: dict[str, Any], name: str, faults: frozenset[str]) -> int:

@@ -5,12 +5,12 @@ import base64
 import contextlib
 import hashlib
 import json
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from conformance.tests.reference.connection import Connection
-from conformance.tests.reference.market import CHANGE_MS, Market
+from conformance.tests.reference.feed import Feed
+from conformance.tests.reference.market import Market
 from conformance.tests.reference.requests import error_data
 from conformance.tests.reference.session import Session, Shared
 from conformance.tests.reference.settings import Settings
@@ -25,7 +25,6 @@ _MAX_REFUSED: Final = 50
 _SESSION_CAPS: Final = frozenset({"batch", "channels", "details", "resume"})
 _SOCKET_CAPS: Final = frozenset({"heartbeat", "zstd"})
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_TRADE_S: Final = 0.25
 
 
 class ReferenceServer:
@@ -38,14 +37,14 @@ class ReferenceServer:
         self.market: Final = Market(settings.tokens, settings.wall_ms(), settings.faults)
         self.stream: Final = "reference"
         self._shared = Shared(self.market, settings.faults)
-        self._connections: dict[Connection, None] = {}
+        self.connections: dict[Connection, None] = {}
         self._served = 0
         self._ends = 0
+        self._vanished = 0
         self._refused = 0
         self._sessions: dict[str, Session] = {}
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._trades = 0
 
     def wall_ms(self) -> float:
         """Unix time."""
@@ -58,12 +57,12 @@ class ReferenceServer:
     async def start(self, host: str, port: int) -> None:
         """Listen, and let the market move."""
         self._listener = await asyncio.start_server(self._accept, host, port)
-        for work in (self._tick(), self._versions(), self._trade()):
+        for work in Feed(self).works():
             self._tasks.add(asyncio.create_task(work))
 
     async def stop(self) -> None:
         """End everything at once."""
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.abort()
         for task in self._tasks:
             task.cancel()
@@ -117,8 +116,7 @@ class ReferenceServer:
         if path == "/api/v1/tokens" and not upgrade:
             rows = [{"address": name} for name in self.market.names]
             return "200 OK", json.dumps({"data": rows, "nextCursor": None}).encode(), ()
-        prefix = "path_prefix_matches" in self.faults and path.startswith(_PATH)
-        if path != _PATH and not prefix and "path_any" not in self.faults:
+        if path != _PATH and "path_any" not in self.faults:
             return "404 Not Found", b"", ()
         if not upgrade or not headers.get("sec-websocket-key"):
             return "400 Bad Request", b"", ()
@@ -131,10 +129,9 @@ class ReferenceServer:
         if "sec-websocket-extensions" not in headers and "compression_demanded" in self.faults:
             return "400 Bad Request", b"", ()
         full = self._served >= self.settings.max_connections
-        busy = self._refused >= _MAX_REFUSED and "refused_without_bound" not in self.faults
-        if full and "capacity_ignored" not in self.faults and (busy or "capacity_told_by_http" in self.faults):
-            retry = () if "busy_without_retry_after" in self.faults else ("Retry-After: 5",)
-            return "503 Service Unavailable", b"", retry
+        busy = self._refused >= _MAX_REFUSED
+        if full and "capacity_ignored" not in self.faults and busy:
+            return "503 Service Unavailable", b"", ("Retry-After: 5",)
         return None
 
     async def _http(self, writer: asyncio.StreamWriter, status: str, body: bytes, extra: tuple[str, ...]) -> None:
@@ -152,10 +149,10 @@ class ReferenceServer:
         granted = asked & self.settings.capabilities
         if "grants_unasked" in faults:
             granted |= {"heartbeat"}
-        if "unknown_caps_refuse_all" in faults and asked - self.settings.capabilities:
-            granted = frozenset()
         offered = "permessage-deflate" in headers.get("sec-websocket-extensions", "")
         deflate = offered and ("zstd" not in granted or "deflate_besides_zstd" in faults)
+        if "vanished_wear_out" in faults and self._vanished >= 10:
+            await asyncio.sleep(3600)
         accept = base64.b64encode(hashlib.sha1((headers["sec-websocket-key"] + _GUID).encode()).digest()).decode()
         lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
         lines.append(f"Sec-WebSocket-Accept: {accept}")
@@ -164,38 +161,30 @@ class ReferenceServer:
             lines.append("Sec-WebSocket-Protocol: token-data.v1")
         elif protocols[0] and "subprotocol_any" in faults:
             lines.append(f"Sec-WebSocket-Protocol: {protocols[0]}")
-        if deflate and "deflate_declined" in faults:
-            deflate = False
         bits = _window(headers.get("sec-websocket-extensions", ""))
         if deflate:
             client = "" if "client_takeover" in faults else "; client_no_context_takeover"
             lines.append(f"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover{client}")
-            if bits != 15 and "window_ignored" not in faults:
-                lines[-1] += f"; server_max_window_bits={bits}"
+        elif "extension_unoffered" in faults:
+            lines.append("Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover")
+        if deflate and bits != 15 and "window_ignored" not in faults:
+            lines[-1] += f"; server_max_window_bits={bits}"
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
         if self._served >= self.settings.max_connections and "capacity_ignored" not in faults:
             await self._turn_away(reader, writer)
             return
-        every = query.get("delivery") == ["every"] and ("resume" in granted or "every_without_resume" in faults)
+        every = query.get("delivery") == ["every"] and "resume" in granted
         secret = headers.get("x-tokenwire-session") or query.get("session", [""])[0]
         connection = self._admit(reader, writer, granted, every=every, deflate=deflate, secret=secret, query=query)
         connection.bits = 15 if "window_ignored" in faults else bits
         await connection.run(early)
 
     async def _turn_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        faults = self.faults
         self._refused += 1
         session = Session(self._shared, frozenset())
         connection = Connection(self, reader, writer, session, deflate=False, caps=frozenset())
         session.connection = connection
-        if "capacity_told_as_connected" in faults:
-            session.outbox.append(("connection", connection.connection_data("connected"), True))
-        if "capacity_closes_silently" in faults:
-            connection.close(1013, "full")
-        elif "capacity_told_1001" in faults:
-            connection.fail("MAX_CONNECTIONS", "the instance is full", 1001)
-        else:
-            connection.fail("MAX_CONNECTIONS", "the instance is full", 1013)
+        connection.fail("MAX_CONNECTIONS", "the instance is full", 1013)
         try:
             await connection.run()
         finally:
@@ -232,7 +221,7 @@ class ReferenceServer:
             if "attempt_counts_for_ever" in faults:
                 racing = attempt < old.attempt
             if racing and resumed and "attempt_ignored" not in faults:
-                self._connections[connection] = None
+                self.connections[connection] = None
                 self._served += 1
                 connection.session = Session(self._shared, frozenset())
                 connection.session.connection = connection
@@ -241,13 +230,13 @@ class ReferenceServer:
             before.session = Session(self._shared, frozenset())
             before.session.connection = before
             if "takeover_leaves_old_open" not in faults:
-                before.close(1000 if "takeover_told_1000" in faults else 4500, "superseded")
+                before.close(4500, "superseded")
         session.connection = connection
         session.socket_caps = socket_caps
         session.attempt, session.attached_s, session.detached_s = attempt, self._loop.time(), None
         if "resume" in granted:
             self._sessions[session.secret] = session
-        self._connections[connection] = None
+        self.connections[connection] = None
         self._served += 1
         self._welcome(connection, granted | ({"delivery"} if every else set()), reason, position, resumed=resumed)
         return connection
@@ -260,10 +249,9 @@ class ReferenceServer:
         if not secret:
             return None, None
         session = self._sessions.get(secret)
-        if session is not None and session.detached_s is not None:
-            window_s = 3.0 if "session_kept_3_s" in faults else _WINDOW_S
-            if self._loop.time() - session.detached_s > window_s:
-                session = None
+        detached_s = None if session is None else session.detached_s
+        if detached_s is not None and self._loop.time() - detached_s > _WINDOW_S:
+            session = None
         if session is None or session.dead or "resume_never" in faults:
             self._sessions.pop(secret, None)
             return None, "unknown_session"
@@ -273,8 +261,6 @@ class ReferenceServer:
             self._sessions.pop(secret, None)
             return session, "caps_changed"
         position = _digits(query.get("seq", [""])[0], missing=-1)
-        if "any_position_resumes" in faults:
-            return session, None
         if position < 0 or position > session.sequence:
             return session, "position_ahead"
         if position < session.floor:
@@ -292,15 +278,12 @@ class ReferenceServer:
             data["capabilities"] = capabilities
             if "capabilities_list_more" in faults:
                 data["capabilities"] = [*capabilities, "turbo"]
-            if "greeting_extra_field" in faults:
-                data["region"] = "eu"
         if "resume" in granted:
-            if "secret_missing" not in faults:
-                data["session"] = session.secret
-            data["resumed"] = resumed and "resumed_said_false" not in faults
-            if reason is not None and "reason_missing" not in faults:
+            data["session"] = session.secret
+            data["resumed"] = resumed
+            if reason is not None:
                 data["reason"] = "lost" if "reason_own" in faults else reason
-            if resumed and "replay_from_missing" not in faults:
+            if resumed:
                 data["replayFrom"] = position + 1
         if granted & {"details", "resume"} and "figures_missing" not in faults:
             data["subscriptions"] = [
@@ -311,45 +294,40 @@ class ReferenceServer:
                 data["resumeWindowMs"] = 120_000
             interval_ms = round(self.settings.update_interval_s * 1000)
             data |= {"maxMessageBytes": 1_048_576, "maxBatch": 1000, "updateIntervalMs": interval_ms}
-        if not resumed and "connection_missing" not in faults:
+        if not resumed:
             session.outbox.append(("connection", data, True))
         if "connection_second" in session.faults:
             warning = error_data("UPSTREAM_STALE", "welcome", "warning", details=False)
             session.outbox.appendleft(("error", warning, True))
-        if "connection_twice" in faults:
-            session.outbox.append(("connection", data, True))
         if reason is not None and "resume_failure_untold" not in faults:
             connection.error("RESUME_FAILED", f"a new session: {reason}")
         if "starts_with_subscriptions" in faults:
             session.held[self.market.names[-1]] = {"token": None}
             session.want_all()
         if not resumed:
-            if "lost_position_sends_no_values" not in faults:
-                session.want_all()
+            session.want_all()
             connection.flush()
             return
         now_ms = self.wall_ms()
-        text = session.numbered if "resumed_connection_numbered" in faults else session.unnumbered
-        connection.send(text("connection", data, now_ms))
-        if "resume_forgets_subscriptions" in faults:
-            session.held.clear()
-            session.pending.clear()
-        if "resume_repeats_last" not in faults:
-            session.ack(position)
+        connection.send(session.unnumbered("connection", data, now_ms))
+        session.ack(position)
         first = position + 1
         if "resume_off_by_one" in faults:
             first += 1
-        if "resume_repeats_last" in faults and session.ring:
-            first -= 1
-        if "gathered_before_replay" in faults:
-            connection.flush()
         connection.replay(max(first, session.floor + 1), session.sequence)
+
+    def end_others(self, connection: Connection) -> None:
+        """A mistake: one socket's end is that of all."""
+        for other in list(self.connections):
+            if other is not connection:
+                other.abort()
 
     def detached(self, connection: Connection) -> None:
         """A socket has ended."""
         session = connection.session
-        if connection in self._connections:
-            del self._connections[connection]
+        self._vanished += not connection.closing
+        if connection in self.connections:
+            del self.connections[connection]
             self._ends += 1
             if not ("leaks_a_place" in self.faults and self._ends % 2):
                 self._served -= 1
@@ -360,57 +338,9 @@ class ReferenceServer:
                 self._sessions.pop(session.secret, None)
                 session.held.clear()
 
-    # --- the market --------------------------------------------------------------------------------------------
-    async def _tick(self) -> None:
-        faults = self.faults
-        interval_s = self.settings.update_interval_s
-        if "updates_every_second" in faults:
-            interval_s = 1.0
-        elif "updates_every_12_s" in faults:
-            interval_s = 12.0
-        begun_s, count = self._loop.time(), 0
-        while True:
-            count += 1
-            await asyncio.sleep(max(0.0, begun_s + count * interval_s + 0.002 - self._loop.time()))
-            self._update()
-
-    def _update(self) -> None:  # noqa: PLR0912
-        for session in self._all_sessions():
-            connection, faults = session.connection, session.faults
-            if session.every or "no_updates" in session.faults:
-                continue
-            if "updates_to_everyone" in faults and connection is not None:
-                for other in self._connections:
-                    connection.haunted.update(dict.fromkeys(other.session.held))
-            if "updates_for_all" in faults and session.held:
-                session.want(self.market.names[-1])
-            if "updates_stop_after_two" in faults:
-                counts = session.sent_at_s
-                counts[""] = counts.get("", 0) + bool(session.held)
-                if counts[""] > 2:
-                    continue
-            session.want_all()
-            if connection is None:
-                if "numbers_while_detached" in faults and session.held:
-                    while session.next_text(self.wall_ms()) is not None:
-                        pass
-                continue
-            if "first_value_missing" in faults:
-                # Not even by the chance that a tick comes soon after the subscribe.
-                for name, since_s in session.sent_at_s.items():
-                    if self._loop.time() - since_s < 2:
-                        session.pending.pop(name, None)
-            for name in connection.haunted:
-                session.want(name)
-            if "stale_told_each_tick" in faults and session.held:
-                connection.error("UPSTREAM_STALE", "stale", level="warning")
-            if "updates_twice" in session.faults:
-                connection.flush()
-                session.want_all()
-            connection.flush()
-
-    def _all_sessions(self) -> list[Session]:
-        found = {id(connection.session): connection.session for connection in self._connections}
+    def sessions(self) -> list[Session]:
+        """Those that something may be due to."""
+        found = {id(connection.session): connection.session for connection in self.connections}
         found |= {id(session): session for session in self._sessions.values()}
         if "updates_to_everyone" in self.faults:
             return list(found.values())
@@ -418,84 +348,6 @@ class ReferenceServer:
             session for session in found.values()
             if session.held or (session.connection is not None and session.connection.haunted)
         ]  # fmt: skip
-
-    async def _versions(self) -> None:
-        """Every change of the market, for those who get single versions."""
-        step_s = CHANGE_MS / 1000
-        begun_s, count = self._loop.time(), 0
-        while True:
-            count += 1
-            await asyncio.sleep(max(0.0, begun_s + count * step_s + 0.001 - self._loop.time()))
-            late_s = 0.5 if "versions_sent_late" in self.faults else 0.0
-            if "every_means_latest" in self.faults and count % 5:
-                continue
-            for session in self._all_sessions():
-                if session.every:
-                    self._single(session, late_s)
-
-    def _single(self, session: Session, late_s: float) -> None:
-        details = "details" in session.caps
-        for name, channels in session.held.items():
-            if "token" in channels:
-                value = self.market.value(name, self.wall_ms(), details=details, faults=session.faults)
-                session.stream.append(("token_update", value))
-        connection = session.connection
-        if connection is not None and len(session.stream) > 1024 * (1000 if "batch" in session.caps else 1):
-            connection.close(4003, "overflow")
-        elif connection is not None:
-            self._loop.call_later(late_s, connection.flush)
-
-    async def _trade(self) -> None:
-        """A trade and a revision of the bar every 250 ms, for who has the channel."""
-        faults = self.faults
-        step_s = 0.05 if "bars_too_often" in faults else _TRADE_S
-        begun_s = self._loop.time()
-        while True:
-            self._trades += 1
-            await asyncio.sleep(max(0.0, begun_s + self._trades * step_s - self._loop.time()))
-            for session in self._all_sessions():
-                if "channels" not in session.caps:
-                    continue
-                before = len(session.stream)
-                for name, channels in list(session.held.items()):
-                    if "trades" in channels or "channels_ignored" in faults:
-                        self._add_trade(session, name)
-                    if "klines:1m" in channels:
-                        self._add_bar(session, name)
-                if session.connection is not None and len(session.stream) > before:
-                    session.connection.flush()
-
-    def _add_trade(self, session: Session, name: str) -> None:
-        faults = session.faults
-        if "trades_with_holes" in faults and self._trades % 3 == 0:
-            return
-        price = self.market.value(name, self.wall_ms(), faults=faults)["price"]
-        data: dict[str, Any] = {
-            "symbol": name[:4], "price": price, "volume": "100",
-            "side": ("Buy", "Sell")[self._trades % 2], "timestamp": _iso(self.wall_ms(), faults), "address": name,
-        }  # fmt: skip
-        if "side_lower_case" in faults:
-            data["side"] = data["side"].lower()
-        if "details" in session.caps:
-            data["version"] = self._trades
-        session.stream.append(("transaction", data))
-
-    def _add_bar(self, session: Session, name: str) -> None:
-        faults = self.faults
-        now_ms = int(self.wall_ms())
-        opened = now_ms // 60_000 * 60_000
-        closing = now_ms - opened < 250 and "closed_bar_missing" not in faults
-        for begin in (opened - 60_000, opened) if closing else (opened,):
-            data: dict[str, Any] = {
-                "symbol": name[:4], "interval": "1m", "open_time": _iso(begin, faults),
-                "close_time": _iso(begin + 60_000, faults), "open": "0.123", "high": "0.125", "low": "0.122",
-                "close": f"0.124{self._trades % 9 + 1}", "volume": str(1 + self._trades), "address": name,
-            }  # fmt: skip
-            if "bar_as_number" in faults:
-                data["close"] = float(data["close"])
-            if "details" in session.caps:
-                data["version"] = 1 if "bar_version_stays" in faults else self._trades
-            session.stream.append(("kline", data))
 
 
 def _digits(text: str, *, missing: int = 0) -> int:
@@ -507,9 +359,3 @@ def _window(offer: str) -> int:
     _, _, value = offer.partition("server_max_window_bits=")
     digits = value.strip('" ')[:2].strip(';, "')
     return max(9, int(digits)) if digits.isdecimal() else 15
-
-
-def _iso(time_ms: float, faults: frozenset[str]) -> Any:
-    if "trade_time_in_ms" in faults:
-        return int(time_ms)
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -19,7 +19,6 @@ __all__ = ["Entry", "Session", "encoded"]
 _RING_FRAMES: Final = 1024
 _BATCH: Final = 1000
 _BATCH_BYTES: Final = 500_000
-_EXTRA_FIELDS: Final = ("requestId", "rejected", "active")
 
 
 def encoded(value: Any) -> bytes:
@@ -91,25 +90,20 @@ class Session:
     # --- numbering ---------------------------------------------------------------------------------------------
     def numbered(self, kind: str, data: Any, now_ms: float) -> bytes:
         """The text of the next message."""
-        faults = self._faults
         number = self._number(kind)
         timestamp = self._time(kind, now_ms)
         raw = data if isinstance(data, bytes) else encoded(data)
         if "resume" in self.caps and isinstance(number, int):
             self.ring.append(Entry(number, kind, int(timestamp), raw))
-            most = 16 if "ring_of_sixteen" in faults else _RING_FRAMES
-            while len(self.ring) > most:
+            while len(self.ring) > _RING_FRAMES:
                 self.ring.popleft()
         return self.text(kind, number, timestamp, raw)
 
     def unnumbered(self, kind: str, data: Any, now_ms: float) -> bytes:
         """The text of a message that takes no number."""
-        takes = (kind == "heartbeat" and "heartbeat_numbered" in self._faults) or (
-            kind == "gap" and "gap_numbered" in self._faults
-        )
-        if takes:
+        if kind == "heartbeat" and "heartbeat_numbered" in self._faults:
             return self.numbered(kind, data, now_ms)
-        number = 0 if kind == "heartbeat" and "heartbeat_without_number" in self._faults else max(1, self.sequence)
+        number = max(1, self.sequence)
         return self.text(kind, number, self._time(kind, now_ms), encoded(data))
 
     def again(self, entry: Entry, now_ms: float) -> bytes:
@@ -119,8 +113,7 @@ class Session:
         if "resume_renumbers" in faults:
             self.sequence += 1
             return self.text(entry.kind, self.sequence, timestamp, entry.data)
-        raw = entry.data.replace(b'"price":"', b'"price":"9') if "replay_changes_values" in faults else entry.data
-        return self.text(entry.kind, entry.number, timestamp, raw)
+        return self.text(entry.kind, entry.number, timestamp, entry.data)
 
     def text(self, kind: str, number: Any, timestamp: Any, data: bytes) -> bytes:
         """The envelope."""
@@ -128,13 +121,10 @@ class Session:
         if "timestamp_missing" in faults:
             return b'{"type":"%s","sequence":%s,"data":%s}' % (kind.encode(), encoded(number), data)
         extra = b',"version":"1.0"' if "envelope_extra_key" in faults else b""
-        if "data_as_string" in faults and kind == "error":
-            data = encoded(data.decode())
         if "greets_with_hello" in faults and kind == "connection":
             kind = "hello"
-        name: bytes = encoded(1 if "type_as_number" in faults and kind == "error" else kind)
         return b'{"type":%s,"sequence":%s,"timestamp":%s%s,"data":%s}' % (
-            name, encoded(number), encoded(timestamp), extra, data,
+            encoded(kind), encoded(number), encoded(timestamp), extra, data,
         )  # fmt: skip
 
     def _number(self, kind: str) -> Any:
@@ -147,8 +137,7 @@ class Session:
             self._shared.sequence += 1
             self.sequence = self._shared.sequence
             return self.sequence
-        if not ("sequence_repeats" in faults and kind == "subscription" and self.sequence > 0):
-            self.sequence += 1
+        self.sequence += 1
         return str(self.sequence) if "sequence_as_string" in faults else self.sequence
 
     def _time(self, kind: str, now_ms: float) -> Any:
@@ -157,12 +146,6 @@ class Session:
         self._timestamp = now
         if "timestamp_in_seconds" in faults:
             return now // 1000
-        if "timestamp_in_microseconds" in faults:
-            return now * 1000
-        if "timestamp_as_string" in faults:
-            return str(now)
-        if "timestamp_with_fraction" in faults:
-            return now + 0.5
         if "timestamp_decreases" in faults and kind == "subscription":
             return now - 2000
         return now
@@ -211,16 +194,16 @@ class Session:
         faults = self._faults
         market, details = self._shared.market, "details" in self.caps
         # Last in, first out would be as good: the order of values is nobody's business.
-        if "batch" not in self.caps and "batches_unasked" not in faults:
+        if "batch" not in self.caps:
             address = self._take()
             return self.numbered("token_update", market.value(address, now_ms, details=details, faults=faults), now_ms)
         if "batch_grant_ignored" in faults:
             address = self._take()
             return self.numbered("token_update", market.value(address, now_ms, details=details, faults=faults), now_ms)
-        most = 10_000 if "batch_too_big" in faults else _BATCH
+        most = _BATCH
         items: list[dict[str, Any]] = []
         size = 0
-        while self.pending and len(items) < most and (size < _BATCH_BYTES or "batch_too_big" in faults):
+        while self.pending and len(items) < most and (size < _BATCH_BYTES):
             data = market.value(self._take(), now_ms, details=details, faults=faults)
             if "batch_entries_lack_volume" in faults:
                 del data["volume"]
@@ -258,7 +241,5 @@ def new_uuid(faults: frozenset[str]) -> str:
     """The connectionId of a socket."""
     if "uuid_reused" in faults:
         return "f30104da-a116-406a-8f0d-b2caf2444da6"
-    if "uuid_is_counter" in faults:
-        return f"connection-{uuid.uuid4().int % 10_000}"
     made = str(uuid.uuid4())
     return made.upper() if "uuid_upper_case" in faults else made

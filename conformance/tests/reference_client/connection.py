@@ -24,6 +24,10 @@ _GIVE_UP_S: Final = 5.0  # on a hole (I-65)
 _LAST_WORDS_S: Final = 1.0  # between a fatal error and its close frame
 _REPAIR_S: Final = 1.0  # between two repairs without resume
 _HELD: Final = 1024
+_BROKEN: Final = {
+    "dies-on-bad-utf8": "not utf-8", "dies-on-reserved-bits": "reserved bit", "dies-on-unknown-opcode": "opcode",
+}  # fmt: skip
+"""Words that tell from each other how a server broke the WebSocket protocol."""
 _KEYS: Final = {"type", "sequence", "timestamp", "data"}
 
 
@@ -104,6 +108,7 @@ class Connection:
                 else:
                     await self._read(message)
         except EndedError:
+            self._broken(self._wire.broken or "")
             code = self._wire.close_code
             return Ending(1006 if code is None else code, own=self._wire.broken is not None)
         except _LeaveError as leave:
@@ -191,6 +196,11 @@ class Connection:
         if not set(envelope) <= _KEYS:
             self._die("dies-on-unknown-field")
         await self._take(envelope)
+
+    def _broken(self, how: str) -> None:
+        for fault, word in _BROKEN.items():
+            if word in how.lower():
+                self._die(fault)
 
     def _check_wire(self, message: Received) -> None:
         leaves = {

@@ -30,6 +30,9 @@ class _Running:
         error = self._task.exception()
         return f"{type(error).__name__}: {error}" if error else ""
 
+    async def over(self) -> None:
+        await asyncio.wait({self._task})
+
     async def stop(self) -> None:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):

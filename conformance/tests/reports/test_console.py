@@ -79,6 +79,31 @@ def test_the_end_is_a_table_and_the_verdict() -> None:
     assert "skipped S-MB-09: no zstd\n" in end
 
 
+def test_the_end_names_each_clause_once_the_failed_first() -> None:
+    verdicts = [a_verdict("S-MB-01", Status.NON_STRICT), *(a_verdict(f"S-MB-{n:02}", Status.FAILED) for n in (2, 3))]
+    lines = [line.text for line in end_lines(a_result(*verdicts), "")]
+    assert lines[:2] == [
+        "FAILED      MB.sequence  text of MB.sequence  [S-MB-02, S-MB-03]",
+        "NON-STRICT  MS.silence  text of MS.silence  [S-MB-01]",
+    ]
+
+
+def test_quiet_leaves_out_what_fails_nothing_and_a_broken_case_is_told() -> None:
+    stream = io.StringIO()
+    with Console(stream, colour=None, verbose=False, quiet=True, clock=Clock()) as console:
+        console.begin([], clauses=CLAUSES)
+        for verdict in ONE_EACH:
+            console.finished(verdict)
+        console.finished(a_verdict("S-MB-09", Status.SKIPPED, "KeyError: 'x'", broken=True))
+    assert "NON-STRICT" not in stream.getvalue()
+    assert "FAILED        S-MB-04" in stream.getvalue()
+    assert "S-MB-09" in stream.getvalue()
+    result = a_result(a_verdict("S-MB-09", Status.SKIPPED, "KeyError: 'x'", broken=True))
+    assert "S-MB-09 is broken, which is the suite's own fault, please report it: KeyError: 'x'" in [
+        line.text for line in end_lines(result, "")
+    ]
+
+
 def test_one_reason_is_told_once() -> None:
     result = a_result(a_verdict("S-MB-01", Status.SKIPPED, "no zstd"), a_verdict("S-MB-02", Status.SKIPPED, "no zstd"))
     assert next(line.text for line in end_lines(result, "")) == "skipped S-MB-01, S-MB-02: no zstd"

@@ -99,7 +99,7 @@ def test_heading_matrix_and_cases() -> None:
     ]
     page = Page(render_html(a_result(*verdicts, known=["S-MB-03", "S-MB-01"])))
     assert page.texts["p.verdict s-FAILED"] == ["FAILED: 1 of 3 cases failed, 1 known failure, 1 known failure passes"]
-    assert page.texts["h3."] == ["MB", "MS", "EP"]
+    assert page.texts["h3."] == ["MB: Messages in general", "MS: Subscriptions", "EP: Endpoint and WebSocket"]
     assert page.texts["a.badge s-FAILED"] == ["S-MB-02 FAILED", "S-MB-03 FAILED"]
     assert page.texts["a.badge s-OK"] == ["S-MB-01 OK"]
     assert page.ids == ["S-MB-01", "S-MB-02", "S-MB-03"]
@@ -161,6 +161,6 @@ def test_text_is_escaped_wherever_it_is_put() -> None:
 def test_logs_of_a_case_that_passed_are_cut_harder_even_where_there_is_room() -> None:
     logs = tuple(a_log(connection, 300, "x" * 600) for connection in range(3))
     content = render_html(a_result(a_verdict("S-MB-01", logs=logs), a_verdict("S-MB-02", Status.FAILED, logs=logs)))
-    passed, failed = content.decode().split('id="S-MB-02"')
+    failed, passed = content.decode().split('id="S-MB-01"')  # what fails comes first
     assert failed.count('class="payload"') == 900
     assert 10 < passed.count('class="payload"') < 200

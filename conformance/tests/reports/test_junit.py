@@ -96,6 +96,15 @@ def test_nothing_run_is_a_document_too() -> None:
     assert (root.tag, root.attrib["tests"], len(root)) == ("testsuites", "0", 0)
 
 
+def test_what_no_case_tells_is_an_error_or_a_failure() -> None:
+    root = read(a_result(not_tested="nobody there"))
+    assert (root.attrib["tests"], root.attrib["errors"]) == ("1", "1")
+    root = read(a_result(a_verdict(), gone="it went away"))
+    assert (root.attrib["tests"], root.attrib["failures"]) == ("2", "1")
+    root = read(a_result(a_verdict("S-MB-01", Status.SKIPPED, "KeyError", broken=True)))
+    assert (root.attrib["errors"], root.attrib["skipped"]) == ("1", "0")
+
+
 @given(texts)
 @settings(deadline=None, max_examples=100)
 def test_any_text_is_well_formed_and_comes_back(text: str) -> None:

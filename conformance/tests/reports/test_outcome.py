@@ -52,6 +52,15 @@ def test_exit_status(statuses: list[Status], known: list[int], normal: int, stri
     assert exit_status(a_result(*verdicts, interrupted=True)) is ExitStatus.INTERRUPTED
 
 
+def test_a_broken_case_is_no_verdict_on_the_peer() -> None:
+    result = a_result(a_verdict("S-MB-01", FAIL), a_verdict("S-MB-02", SKIP, "KeyError: 'x'", broken=True))
+    assert exit_status(result) is ExitStatus.INTERNAL
+    assert verdict_line(result) == (
+        "THE SUITE BROKE: 1 case could not judge, please report it, 1 of 2 cases failed, 1 skipped"
+    )
+    assert exit_status(a_result(a_verdict("S-MB-01", OK), gone="it went away")) is ExitStatus.FAILED
+
+
 def test_the_numbers_are_the_published_ones() -> None:
     assert {status.name: int(status) for status in ExitStatus} == {
         "OK": 0, "FAILED": 1, "KNOWN_PASSES": 2, "NOT_TESTED": 3, "USAGE": 4, "INTERNAL": 70, "INTERRUPTED": 130,
@@ -125,6 +134,9 @@ def test_an_unknown_clause_is_an_error() -> None:
         ),
         ([SKIP], {}, "NOT TESTED: 1 of 1 cases were skipped"),
         ([], {}, "NOT TESTED: there was no case to run"),
+        ([SOFT, SOFT], {}, "OK: none of 2 cases failed, 2 non-strict"),
+        ([OK, SKIP], {"gone": "it went away"}, "FAILED: it went away, 0 of 2 cases failed, 1 skipped"),
+        ([], {"not_tested": "nobody there"}, "NOT TESTED: nobody there"),
         ([FAIL], {"interrupted": True}, "INTERRUPTED: 1 of 1 cases failed until then"),
     ],
 )

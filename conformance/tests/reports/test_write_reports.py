@@ -13,7 +13,8 @@ from .made import a_full_result, a_result
 
 
 def test_writes_what_is_asked_for(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "folder"
+    folder = tmp_path / "folder"
+    folder.mkdir()
     paths = (folder / "results.json", folder / "junit.xml", folder / "report.html")
     assert write_reports(a_full_result(), *paths) == paths
     assert json.loads(paths[0].read_text())["format"] == 1
@@ -80,5 +81,7 @@ def test_two_reports_need_two_files(tmp_path: Path) -> None:
 
 
 def test_good_paths_are_left_as_they_are(tmp_path: Path) -> None:
-    check_paths(tmp_path / "new" / "x.json", None, tmp_path / "x.html")
-    assert [path.name for path in tmp_path.rglob("*")] == ["new"]
+    check_paths(tmp_path / "x.json", None, tmp_path / "x.html")
+    with pytest.raises(ReportError, match="the folder does not exist"):
+        check_paths(tmp_path / "new" / "x.json")
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from tokenwire_conformance.wire.handshake import (
     deflate_of,
     request_bytes,
 )
-from tokenwire_conformance.wire.log import LogBuilder, redacted
+from tokenwire_conformance.wire.log import LogBuilder, hide, redacted, redacted_command
 from tokenwire_conformance.wire.messages import Deflate
 from tokenwire_conformance.wire.target import TargetError, parse_target
 
@@ -113,6 +113,51 @@ def test_secrets_do_not_reach_the_log() -> None:
     assert redacted('{"session":"abc","seq":1}') == '{"session":"…","seq":1}'
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET /p?jwt=SECRET&caps=batch HTTP/1.1",
+        "ws://h/p?caps=batch&auth=SECRET",
+        "ws://h/p?sig=SECRET#x",
+        "ws://h/p?password=SECRET",
+        "HTTP/1.1 101 Ok\r\nSet-Cookie: id=SECRET; Path=/\r\nX: y",
+        "X-Auth-Token: SECRET",
+        "X-Api-Key:SECRET",
+        "Proxy-Authorization: Basic SECRET",
+        'x{"session":"a\\"SECRET","x":1}',
+        '{"session": "SECRET',
+        '{"message":"bad: {\\"session\\":\\"SECRET\\"}"}',
+    ],
+)
+def test_secrets_of_every_shape(text: str) -> None:
+    assert "SECRET" not in redacted(text)
+    assert "SECRET" not in redacted_command(text)
+
+
+def test_what_is_no_secret_stays() -> None:
+    for text in (
+        "GET /p?caps=batch,resume&delivery=full&seq=4&attempt=2 HTTP/1.1",
+        "Sec-WebSocket-Key: abc=\r\nSec-WebSocket-Accept: def=\r\nHost: h",
+        '{"data":{"sessions":"x","tokens":["A"]}}',
+        "node client.mjs {url} --tokens {tokens} --tokens '{tokens}' --verbose",
+    ):
+        assert (redacted(text), redacted_command(text)) == (text, text)
+
+
+def test_the_users_own_header_values_are_hidden_wherever_they_occur() -> None:
+    hide(["Bearer swordfish-1", "b"])
+    assert redacted("your token swordfish-1 is bad") == "your token … is bad"
+
+
+def test_a_command_is_shown_without_its_secrets() -> None:
+    shown = redacted_command(
+        "API_TOKEN=SECRET node c.mjs {url} --api-key SECRET --password='SEC RET' --tokens {tokens}"
+    )
+    assert "SEC" not in shown.replace("API_TOKEN", "")
+    assert shown.startswith("API_TOKEN=… node c.mjs {url} --api-key …")
+    assert shown.endswith("--tokens {tokens}")
+
+
 def test_the_log_keeps_the_beginning_and_the_end() -> None:
     log = LogBuilder(1, "ws://h", 0.0)
     for number in range(1_000):
@@ -131,7 +176,10 @@ def test_the_log_keeps_the_beginning_and_the_end() -> None:
         ("ws://", "no host"),
         ("ws://h:99999/", "port|Port"),
         ("ws://user:secret@h/", "credentials"),
-        ("ws://h/a b", "character"),
+        ("ws://h/a b?token=secret", "character"),
+        ("ws://user:secret", "port"),
+        ("wsx://u:secret@h/?token=secret", "the scheme wsx://"),
+        ("ws:///?token=secret", "no host"),
         ("ws://[::1/", "URL"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,12 @@ __all__ = ["CLIENT", "START_S", "TOKENS", "ClientBench", "ClientFacts"]
 START_S: Final = 15.0
 """How long a client may take from its start to its first attempt."""
 TOKENS: Final = ("CONFORMANCE-A", "CONFORMANCE-B", "CONFORMANCE-C")
+_LATE_S: Final = 0.2
+"""A connection that the client opened before it exited may be accepted so much later."""
 _MAX_EVENTS: Final = 100_000
+_MAX_PRINTED: Final = 16 * 1_048_576
+"""Characters of a case's events that are kept."""
+_ERROR_LINE: Final = re.compile(r"(?i)\S*(error|exception|panic|fatal|uncaught)\b")
 _MAX_ATTEMPTS: Final = 2_000
 
 
@@ -36,7 +42,7 @@ class ClientFacts:
     clock: Clock = field(default_factory=Clock)
 
 
-CLIENT: Final["Suite[ClientBench]"] = Suite(Role.CLIENT, 60.0)
+CLIENT: Final["Suite[ClientBench]"] = Suite(Role.CLIENT, 120.0)
 """Every client case; a client has to start, and waits before it comes back, so their deadlines are long.
 
 ``client.cases`` imports the modules that fill it."""
@@ -62,6 +68,10 @@ class ClientBench:
         self._news = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._client: Launched | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._over = False
+        self._blamed = False
+        self._printed_chars = 0
         self._loop = asyncio.get_running_loop()
         self.started_s = self._loop.time()
 
@@ -81,6 +91,7 @@ class ClientBench:
         self._client = await self.facts.launcher(
             f"ws://{self.facts.host}:{port}{PATH}", tokens, self.case_id, self._printed
         )
+        self._watch = asyncio.create_task(self._watched(self._client))
 
     @property
     def exit_status(self) -> int | None:
@@ -92,14 +103,18 @@ class ClientBench:
         """The next TCP connection of the client.
 
         Raises:
-            SilenceError: There is none in time.
+            SilenceError: There is none in time, or the client has exited and there will be none.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                while not self._pending:
+                while not self._pending and not self._over:
                     await self._wait()
         except TimeoutError:
             raise SilenceError(f"the client did not connect within {timeout_s:g} s{self._why()}") from None
+        if not self._pending:
+            await asyncio.sleep(min(timeout_s, 0.1))  # who asks again and again does not keep the loop busy
+            what = "made no further attempt" if self.attempts else "did not connect"
+            raise SilenceError(f"the client {what}{self._why()}")
         return self._pending.popleft()
 
     async def link(self, timeout_s: float = START_S, *, greeting: bool = True, **options: Any) -> Link:
@@ -188,6 +203,7 @@ class ClientBench:
     # --- verdicts ------------------------------------------------------------------------------------------
     def fail(self, clause: str, message: str, connection: int | None = None) -> NoReturn:
         """End the case with a violation of ``clause``."""
+        self._blamed = True
         raise ViolationError(Violation(clause, message, connection))
 
     def require(self, holds: object, clause: str, message: str, connection: int | None = None) -> None:
@@ -198,6 +214,7 @@ class ClientBench:
     def expect(self, holds: object, clause: str, message: str, connection: int | None = None) -> bool:
         """Note a violation unless ``holds``, and go on."""
         if not holds:
+            self._blamed = True
             self.violations.append(Violation(clause, message, connection))
         return bool(holds)
 
@@ -208,10 +225,14 @@ class ClientBench:
     # --- the end -------------------------------------------------------------------------------------------
     async def close(self) -> None:
         """Stop the client and end every connection."""
+        if self._watch is not None:
+            self._watch.cancel()
         if self._client is not None:
+            status = self._client.exit_status
             await self._client.stop()
-            if self.violations and (complaint := self._client.complaint()):
-                self.notes.append(f"the client's standard error ended with: {complaint[-400:]}")
+            if (self._blamed or status) and (complaint := self._client.complaint()):
+                exited = "" if status is None else f"the client exited with status {status}; "
+                self.notes.append(f"{exited}the end of its standard error:\n{complaint}")
         if self._server is not None:
             self._server.close()
         for attempt in self.attempts:
@@ -238,9 +259,18 @@ class ClientBench:
         self._news.set()
 
     def _printed(self, line: str) -> None:
+        if self._printed_chars + len(line) > _MAX_PRINTED or len(self.events) >= _MAX_EVENTS:
+            return
         event = event_of(line, self._loop.time())
-        if event is not None and len(self.events) < _MAX_EVENTS:
+        if event is not None:
+            self._printed_chars += len(line)
             self.events.append(event)
+        self._news.set()
+
+    async def _watched(self, client: Launched) -> None:
+        await client.over()
+        await asyncio.sleep(_LATE_S)
+        self._over = True
         self._news.set()
 
     async def _wait(self) -> None:
@@ -252,5 +282,7 @@ class ClientBench:
         if status is None:
             return ""
         complaint = self._client.complaint() if self._client is not None else ""
-        last = complaint.strip().splitlines()[-1:] or ["nothing on its standard error"]
-        return f" (it exited with status {status}: {last[0][:200]})"
+        lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+        telling = [line for line in lines if _ERROR_LINE.match(line)]
+        last = (telling[:1] or lines[-1:] or ["nothing on its standard error"])[0]
+        return f": it exited with status {status} ({last[:200]})"

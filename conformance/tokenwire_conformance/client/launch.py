@@ -27,7 +27,9 @@ __all__ = ["Event", "ExecLauncher", "LaunchError", "Launched", "Launcher", "even
 
 _MAX_LINE_BYTES: Final = 1_048_576
 _STOP_S: Final = 3.0
-_KEPT_LINES: Final = 40
+_LAST_WORDS_S: Final = 0.2
+_KEPT_LINES: Final = 10
+_KEPT_CHARS: Final = 300
 _PLACEHOLDER: Final = re.compile(r"\{url\}|\{tokens\}|\{case\}")
 
 
@@ -56,6 +58,9 @@ class Launched(Protocol):
     def complaint(self) -> str:
         """The end of what it printed to its standard error, for a report."""
         ...
+
+    async def over(self) -> None:
+        """Wait until it has exited and everything that it printed was read."""
 
     async def stop(self) -> None:
         """End it, by force if need be."""
@@ -105,33 +110,42 @@ class ExecLauncher:
         if not any("{url}" in word for word in self._words):
             raise LaunchError("the command has no {url}, for example: --exec 'node client.mjs {url} {tokens}'")
         if shutil.which(self._words[0]) is None:
-            raise LaunchError(f"there is no program {self._words[0]!r}")
+            there = os.path.isfile(self._words[0])
+            why = f"{self._words[0]} is not executable" if there else f"there is no program {self._words[0]}"
+            raise LaunchError(why)
         self.names_tokens = any("{tokens}" in word for word in self._words)
 
     async def __call__(self, url: str, tokens: tuple[str, ...], case_id: str, emit: Callable[[str], None]) -> Launched:
         """Start the command."""
         fill = {"{url}": url, "{tokens}": ",".join(tokens), "{case}": case_id}
         words = [_PLACEHOLDER.sub(lambda match: fill[match[0]], word) for word in self._words]
+        # Pipes of the suite's own: a process of asyncio's that has exited counts as running as long as one of its
+        # children holds its output.
+        out, err = os.pipe(), os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE, limit=_MAX_LINE_BYTES, start_new_session=True,
+                *words, stdin=asyncio.subprocess.DEVNULL, stdout=out[1], stderr=err[1], start_new_session=True,
             )  # fmt: skip
-        except OSError as error:
-            raise LaunchError(f"{words[0]} does not start: {error.strerror or error}") from error
-        return _Process(process, emit)
+        except (OSError, ValueError) as error:
+            os.close(out[0])
+            os.close(err[0])
+            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise LaunchError(f"{words[0]} does not start: {text}") from error
+        finally:
+            os.close(out[1])
+            os.close(err[1])
+        running = _Process(process)
+        await running.read(out[0], emit)
+        await running.read(err[0], running.complain)
+        return running
 
 
 class _Process:
-    def __init__(self, process: asyncio.subprocess.Process, emit: Callable[[str], None]) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._errors: deque[str] = deque(maxlen=_KEPT_LINES)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self._readers = [
-            asyncio.create_task(_lines(process.stdout, emit)),
-            asyncio.create_task(_lines(process.stderr, self._errors.append)),
-        ]
+        self._readers: list[asyncio.Task[None]] = []
+        self._pipes: list[asyncio.ReadTransport] = []
 
     @property
     def exit_status(self) -> int | None:
@@ -140,16 +154,37 @@ class _Process:
     def complaint(self) -> str:
         return "\n".join(self._errors)
 
+    def complain(self, line: str) -> None:
+        """A line of its standard error."""
+        if line.strip():
+            self._errors.append(line[:_KEPT_CHARS])
+
+    async def read(self, pipe: int, emit: Callable[[str], None]) -> None:
+        """Hand each line of the pipe to ``emit`` from now on."""
+        reader = asyncio.StreamReader(_MAX_LINE_BYTES)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", 0)
+        )
+        self._pipes.append(transport)
+        self._readers.append(asyncio.create_task(_lines(reader, emit)))
+
+    async def over(self) -> None:
+        await self._process.wait()
+        await asyncio.wait(self._readers)
+
     async def stop(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             # The client's own children are in its process group, which was made for it.
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), _STOP_S)
+        await asyncio.wait(self._readers, timeout=_LAST_WORDS_S)
         for task in self._readers:
             task.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
+        for pipe in self._pipes:  # a child in a process group of its own may still hold the other end
+            pipe.close()
 
 
 async def _lines(stream: asyncio.StreamReader, emit: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from tokenwire_conformance.client.bench import ClientBench, ClientFacts
+from tokenwire_conformance.client.launch import LaunchError
 from tokenwire_conformance.model import CaseInfo, Clause, Verdict
 from tokenwire_conformance.registry import Case
 from tokenwire_conformance.runner import Observer, run_cases
@@ -56,10 +57,12 @@ async def run_client_cases(
 
     Raises:
         CaseBrokeError: A case is wrong itself.
-        LaunchError: The client does not start any more.
     """
 
     def bench(info: CaseInfo) -> ClientBench:
         return ClientBench(facts, info.id)
 
-    return await run_cases(cases, clauses=clauses, declared=declared, bench=bench, observer=observer, parallel=parallel)
+    return await run_cases(
+        cases, clauses=clauses, declared=declared, bench=bench, observer=observer, parallel=parallel,
+        connect_failures=(LaunchError,),
+    )  # fmt: skip

@@ -24,7 +24,7 @@ class ReportError(Exception):
 
 
 def check_paths(json_path: _Path = None, junit_path: _Path = None, html_path: _Path = None) -> None:
-    """Find out before the run whether its reports could be written; creates the folders they go to.
+    """Find out before the run whether its reports could be written.
 
     Raises:
         ReportError: A path cannot be written to, or is given twice.
@@ -43,7 +43,8 @@ def check_paths(json_path: _Path = None, junit_path: _Path = None, html_path: _P
                 raise FileExistsError(errno.EEXIST, "another report goes there")
             seen.add(place)
             folder = Path(place).parent
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "the folder does not exist")
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "the folder cannot be written to")
 
@@ -53,7 +54,7 @@ def write_reports(
 ) -> tuple[Path, ...]:
     """Write the reports that have a path, and say which.
 
-    A file appears under its name when it is complete; folders are created. A report that cannot be written does not
+    A file appears under its name when it is complete. A report that cannot be written does not
     keep the others from being written.
 
     Raises:
@@ -85,7 +86,6 @@ def _write(name: str | os.PathLike[str], content: bytes) -> None:
             path.write_bytes(content)
             return
         place = Path(os.path.realpath(path))
-        place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
             with temporary.open("xb") as file:

@@ -32,15 +32,18 @@ class Console:
         stream: Where it is written.
         colour: Whether to use colours; ``None`` where the stream is a terminal, unless ``NO_COLOR`` is set.
         verbose: Whether every case is told of, with its notes.
+        quiet: Whether only what fails the run is told of before the end.
         clock: Seconds, rising.
     """
 
     def __init__(
-        self, stream: IO[str], *, colour: bool | None, verbose: bool, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, stream: IO[str], *, colour: bool | None, verbose: bool, quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._stream = stream
         self._colour = (stream.isatty() and not os.environ.get("NO_COLOR")) if colour is None else colour
         self._verbose = verbose
+        self._quiet = quiet
         self._clock = clock
         self._rules = Rules({})
         self._total = self._done = 0
@@ -81,7 +84,7 @@ class Console:
         """A case has its verdict; it need not have been started."""
         self._running.pop(verdict.case.id, None)
         self._done += 1
-        if self._verbose or is_told(verdict, self._rules):
+        if self._verbose or is_told(verdict, self._rules, self._quiet):
             self._write(verdict_lines(verdict, self._rules, self._verbose))
         self.tick()
 

@@ -53,6 +53,15 @@ _LOG_BYTES: Final = {
 _BOUNDS: Final = Bounds(violations=50, notes=50, log_bytes=_LOG_BYTES)
 _HEAD_MAX_LINES: Final = 100
 """Of the warnings, and of what is noted of the peer."""
+_GROUPS: Final = {
+    "EP": "Endpoint and WebSocket", "CS": "States of a client", "CR": "Connection requirements",
+    "MB": "Messages in general", "MC": "Connection messages", "MU": "Updates", "MS": "Subscriptions",
+    "ME": "Error messages", "CM": "Connection management", "DC": "Data consistency", "PF": "Performance",
+    "EH": "Error handling", "MO": "Monitoring", "XB": "Extension batch", "XR": "Extension resume",
+    "XA": "Extension resume with acknowledgements", "XH": "Extension heartbeat", "XD": "Extension details",
+    "XZ": "Extension zstd", "XC": "Extension channels", "RF": "RFC 6455",
+}  # fmt: skip
+"""What the two letters of a case's or a clause's id stand for."""
 _TONES: Final = {
     ExitStatus.OK: Status.OK,
     ExitStatus.NOT_TESTED: Status.SKIPPED,
@@ -101,18 +110,23 @@ def _page(result: RunResult, evidence: Mapping[str, Evidence]) -> bytes:
         element("style", style),
         element("script", script),
     ]
-    cases = [
-        case_html(verdict, evidence.get(verdict.case.id, Evidence()), known, result) for verdict in result.verdicts
-    ]
+    first = {verdict.case.id for verdict in result.verdicts if verdict.broken} | {*known.unexpected, *known.fixed}
+    cases = {
+        verdict.case.id: case_html(verdict, evidence.get(verdict.case.id, Evidence()), known, result)
+        for verdict in result.verdicts
+    }
     body = [
         _heading(result),
         _totals(result),
         _known_section(result, known),
         _filter(result),
+        join([element("h2", "What fails the run"), *(page for name, page in cases.items() if name in first)])
+        if first
+        else "",
         element("h2", "Clauses"),
         *(_group(name, list(rows)) for name, rows in groupby(_by_group(result), key=lambda row: row.group)),
-        element("h2", "Cases"),
-        *cases,
+        element("h2", "Further cases" if first else "Cases"),
+        *(page for name, page in cases.items() if name not in first),
     ]
     page = element("html", element("head", *head), element("body", *body), lang="en")
     return f"<!doctype html>\n{page}\n".encode()
@@ -184,7 +198,8 @@ def _by_group(result: RunResult) -> list[ClauseRow]:
 def _group(name: str, rows: list[ClauseRow]) -> Html:
     header = element("tr", *(element("th", title) for title in ("Clause", "Requirement", "Verdict", "Cases")))
     table = element("table", header, *(_row(row) for row in rows), class_="matrix")
-    return element("section", element("h3", name), table)
+    heading = f"{name}: {_GROUPS[name]}" if name in _GROUPS else name
+    return element("section", element("h3", heading), table)
 
 
 def _row(row: ClauseRow) -> Html:

@@ -32,6 +32,28 @@ def render_junit(result: RunResult) -> bytes:
         suite.set("time", _seconds(sum(verdict.duration_s for verdict in verdicts)))
         suite.set("timestamp", _plain(result.started))
         suite.insert(0, _properties(result))
+    if result.not_tested:
+        # A CI that is given no test at all takes that for a success.
+        suite = ET.SubElement(root, "testsuite", name="tokenwire-conformance", timestamp=_plain(result.started))
+        suite.append(_properties(result))
+        test = ET.SubElement(
+            suite, "testcase", classname=f"tokenwire_conformance.{result.role.value}", name="the peer can be tested",
+            time=_seconds(result.duration_s),
+        )  # fmt: skip
+        ET.SubElement(test, "error", type="NOT-TESTED", message=_headline(result.not_tested))
+        _count(suite, [test])
+        suite.set("time", _seconds(result.duration_s))
+    if result.gone:
+        suite = ET.SubElement(root, "testsuite", name="tokenwire-conformance", timestamp=_plain(result.started))
+        test = ET.SubElement(
+            suite, "testcase", classname=f"tokenwire_conformance.{result.role.value}", name="the peer stays reachable",
+            time=_seconds(result.duration_s),
+        )  # fmt: skip
+        ET.SubElement(test, "failure", type="GONE", message=_headline(result.gone)).text = _plain(
+            "\n".join(result.warnings[:_LINES_MAX])
+        )
+        _count(suite, [test])
+        suite.set("time", _seconds(result.duration_s))
     _count(root, list(root.iter("testcase")))
     ET.indent(root)
     document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
@@ -61,7 +83,9 @@ def _case(suite: ET.Element, verdict: Verdict, result: RunResult) -> ET.Element:
         time=_seconds(verdict.duration_s),
     )
     known = result.known.entries.get(case.id)
-    if verdict.status is Status.SKIPPED:
+    if verdict.broken:
+        ET.SubElement(test, "error", type="SUITE-BROKE", message=_headline(verdict.reason))
+    elif verdict.status is Status.SKIPPED:
         ET.SubElement(test, "skipped", message=_headline(verdict.reason))
     elif is_failing(verdict.status, result.strict):
         if known is not None:
@@ -107,7 +131,7 @@ def _violation(violation: Violation, result: RunResult) -> Iterable[str]:
 def _count(element: ET.Element, tests: list[ET.Element]) -> None:
     element.set("tests", str(len(tests)))
     element.set("failures", str(sum(test.find("failure") is not None for test in tests)))
-    element.set("errors", "0")
+    element.set("errors", str(sum(test.find("error") is not None for test in tests)))
     element.set("skipped", str(sum(test.find("skipped") is not None for test in tests)))
 
 

@@ -26,6 +26,8 @@ _VIOLATIONS_MAX: Final = 5
 """Of a case."""
 _NOTES_MAX: Final = 10
 """Of a case."""
+_CASES_MAX: Final = 8
+"""Ids in the line of a clause."""
 _RUNNING_MAX: Final = 4
 """Ids in a line of progress."""
 
@@ -56,10 +58,12 @@ class Rules:
     strict: bool = False
 
 
-def is_told(verdict: Verdict, rules: Rules) -> bool:
-    """Whether a verdict is told at once, without being asked to be verbose."""
+def is_told(verdict: Verdict, rules: Rules, quiet: bool = False) -> bool:
+    """Whether a verdict is told at once, without being asked to be verbose. ``quiet`` leaves out what fails nothing."""
     passes_though_listed = verdict.case.id in rules.known and verdict.status is not Status.SKIPPED
-    return passes_though_listed or verdict.status in {Status.FAILED, Status.NON_STRICT}
+    if quiet and verdict.status is Status.NON_STRICT and not is_failing(verdict.status, rules.strict):
+        return False
+    return passes_though_listed or verdict.broken or verdict.status in {Status.FAILED, Status.NON_STRICT}
 
 
 def verdict_lines(verdict: Verdict, rules: Rules, verbose: bool) -> Iterator[Line]:
@@ -104,6 +108,10 @@ def end_lines(result: RunResult, hint: str) -> Iterator[Line]:
     """The end of a run: what was skipped and why, what the known failures came to, a table, the verdict."""
     yield from _skips(result)
     yield from _known(result)
+    yield from _by_clause(result)
+    for verdict in result.broken:
+        what = f"{verdict.case.id} is broken, which is the suite's own fault, please report it: {_peer(verdict.reason)}"
+        yield Line(what, "red")
     for warning in result.warnings:
         yield Line(f"warning: {_peer(warning)}", "yellow")
     yield Line("")
@@ -118,10 +126,27 @@ def end_lines(result: RunResult, hint: str) -> Iterator[Line]:
 def _skips(result: RunResult) -> Iterator[Line]:
     reasons: dict[str, list[str]] = {}
     for verdict in result.verdicts:
-        if verdict.status is Status.SKIPPED:
+        if verdict.status is Status.SKIPPED and not verdict.broken:
             reasons.setdefault(verdict.reason, []).append(verdict.case.id)
     for reason, cases in reasons.items():
         yield Line(f"skipped {printable(', '.join(cases))}: {_peer(reason) or 'no reason given'}", "dim")
+
+
+def _by_clause(result: RunResult) -> Iterator[Line]:
+    """What was not kept: a line for each clause, the most serious first."""
+    found: dict[str, dict[str, None]] = {}
+    statuses: dict[str, Status] = {}
+    for verdict in result.verdicts:
+        for violation in verdict.violations:
+            statuses[violation.clause] = judge(violation, result.clauses, result.declared)
+            found.setdefault(violation.clause, {})[verdict.case.id] = None
+    for wanted in (Status.FAILED, Status.NON_STRICT):
+        for name, cases in found.items():
+            if statuses[name] is not wanted:
+                continue
+            ids = [*list(cases)[:_CASES_MAX], *([f"{len(cases) - _CASES_MAX} more"] if len(cases) > _CASES_MAX else [])]
+            text = f"{wanted.value:<10}  {name}  {one_line(result.clauses[name].text)}  [{', '.join(ids)}]"
+            yield Line(printable(text), _STYLES[wanted])
 
 
 def _known(result: RunResult) -> Iterator[Line]:

@@ -168,7 +168,7 @@ class Bench:
     # --- verdicts ------------------------------------------------------------------------------------------
     def fail(self, clause: str, message: str, peer: Peer | None = None) -> NoReturn:
         """End the case with a violation of ``clause``."""
-        raise ViolationError(Violation(clause, message, peer.number if peer else None))
+        raise ViolationError(_violation(clause, message, peer))
 
     def require(self, holds: object, clause: str, message: str, peer: Peer | None = None) -> None:
         """End the case with a violation unless ``holds``."""
@@ -178,29 +178,41 @@ class Bench:
     def expect(self, holds: object, clause: str, message: str, peer: Peer | None = None) -> bool:
         """Note a violation unless ``holds``, and go on; for what the rest of the case does not rest on."""
         if not holds:
-            self.violations.append(Violation(clause, message, peer.number if peer else None))
+            self.violations.append(_violation(clause, message, peer))
         return bool(holds)
 
     def note(self, text: str) -> None:
         """Something the reader of the report should know that is no violation."""
         self.notes.append(text)
 
-    def need(self, holds: object, reason: str) -> None:
-        """Skip the case unless ``holds``."""
-        if not holds:
-            raise NotTestableError(reason)
+    def need(self, holds: object, reason: str, peer: Peer | None = None) -> None:
+        """Skip the case unless ``holds``. It is no reason that the server has ended the connection ``peer``, which it
+        has no cause to do: that violates ``CM.stays-open``."""
+        if holds:
+            return
+        if peer is not None and peer.is_left:
+            self.fail("CM.stays-open", f"a client that did nothing wrong lost its connection: {peer.ending()}", peer)
+        raise NotTestableError(reason)
 
     # --- the end -------------------------------------------------------------------------------------------
     async def close(self) -> None:
         """End every connection of the case."""
         for history in self.histories:
             await history.peer.abort()
+            history.peer.let_go()
         if not self.over_run:
             self.run_histories.extend(self.histories)
 
     def logs(self) -> tuple[WireLog, ...]:
         """The wire logs of the case's connections."""
         return tuple(log.build() for number, log in enumerate(self._logs, 1) if number not in self.untold)
+
+
+def _violation(clause: str, message: str, peer: Peer | None) -> Violation:
+    """Says how the connection ended, too: then it is no wonder that something did not come."""
+    if peer is not None and peer.is_left and peer.ending() not in message and str(peer.close_code) not in message:
+        message = f"{message} (and the connection has ended: {peer.ending()})"
+    return Violation(clause, message, peer.number if peer else None)
 
 
 def made_up_name(word: str) -> str:

@@ -22,13 +22,13 @@ from tokenwire_conformance.figures import (
     SLACK_S,
 )
 from tokenwire_conformance.wire.frames import Opcode
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 from tokenwire_schemas.schema_files import SCHEMAS
 
 __all__ = [
     "TYPES", "Checker", "Finding", "after_fatal", "batch_sizes", "compression", "connection_data", "distinct_ids",
-    "end_status", "envelope", "error_data", "four_keys", "greeting", "only_subscribed", "sequence_contiguous",
-    "sequence_first", "sizes", "strict_json", "strict_types", "subscription_data", "text_frames",
+    "end_status", "envelope", "error_data", "four_keys", "greeting", "mistake_text", "only_subscribed",
+    "sequence_contiguous", "sequence_first", "sizes", "strict_json", "strict_types", "subscription_data", "text_frames",
     "timestamps_near_now", "timestamps_ordered", "update_data",
 ]  # fmt: skip
 
@@ -82,7 +82,7 @@ def envelope(messages: Sequence[Received]) -> Iterator[Finding]:
     for index, message in enumerate(messages):
         fields = message.json
         if not isinstance(fields, dict):
-            yield Finding("MB.object", f"not a JSON object: {message.brief()}", index)
+            yield Finding("MB.object", f"not a JSON object (of 200 levels at most): {message.brief()}", index)
             continue
         if "data" in fields and not isinstance(fields["data"], dict):
             yield Finding("MB.object", f"data is {_shown(fields['data'])} and not an object", index)
@@ -247,12 +247,30 @@ def _data(kind: str, messages: Sequence[Received]) -> Iterator[Finding]:
 def _mistakes(kind: str, payload: bytes) -> tuple[tuple[str, str], ...]:
     """Clause and text of each; kept, since several cases judge the same messages."""
     found = []
-    for error in _validator(kind).iter_errors(json.loads(payload)):
+    try:
+        errors = list(_validator(kind).iter_errors(json.loads(payload)))
+    except RecursionError:
+        return ((_FIELDS[kind], f"{kind}: nested so deeply that it cannot be judged"),)
+    for error in errors:
         clause = _clause(kind, error)
         if clause is not None:
             where = ".".join(map(str, error.absolute_path))
-            found.append((clause, f"{kind}, {where}: {error.message[:200]}"))
+            found.append((clause, f"{kind}, {where}: {mistake_text(error)}"))
     return tuple(found)
+
+
+def mistake_text(error: ValidationError) -> str:
+    """What is wrong, with the value as JSON."""
+    value, wanted = shown(error.instance, 120), error.validator_value
+    if error.validator == "type":
+        return f"{value} is not of the type {wanted if isinstance(wanted, str) else shown(wanted)}"
+    if error.validator == "enum":
+        return f"{value} is none of {shown(wanted)}"
+    if error.validator == "const":
+        return f"{value} is not {shown(wanted)}"
+    if error.validator == "pattern":
+        return f"{value} does not match {wanted}"
+    return error.message[:200]
 
 
 def _clause(kind: str, error: ValidationError) -> str | None:
@@ -373,4 +391,4 @@ def _number(value: object) -> float | None:
 
 
 def _shown(value: object) -> str:
-    return repr(value)[:80]
+    return shown(value, 80)

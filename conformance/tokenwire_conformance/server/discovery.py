@@ -12,6 +12,7 @@ from tokenwire_conformance.figures import CONNECTION_TIMEOUT_S
 from tokenwire_conformance.model import NotTestableError, ViolationError
 from tokenwire_conformance.server.bench import Bench, ServerFacts, made_up_name
 from tokenwire_conformance.server.peer import ConnectFailedError, Peer
+from tokenwire_conformance.wire.messages import shown
 from tokenwire_conformance.wire.target import Target
 from tokenwire_conformance.wire.wire import Clock, EndedError, SilenceError, cut
 
@@ -23,6 +24,8 @@ _TRY: Final = 3
 _VALUES: Final = 8
 _MAX_LIST_BYTES: Final = 4 * 1_048_576
 _MAX_NAMES: Final = 1_200
+_ENOUGH_NAMES: Final = 1_010  # more than one message may name
+_LOOK_S: Final = 30.0
 
 
 class UnreachableError(Exception):
@@ -30,7 +33,7 @@ class UnreachableError(Exception):
 
 
 class TokensNeededError(Exception):
-    """The server refuses made-up names and lists none: the user has to name some."""
+    """The server refuses made-up names and lists none, or refuses those that the user named: others are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ async def discover(
         if first.type == "error":
             raise UnreachableError(f"the server turns connections away: {first.brief()}")
         names = await _names(peer, target, tokens, progress)
-        resolved, live = await _look(bench, names.tokens, update_interval_s, progress)
+        resolved, live = await _look(bench, names.tokens, update_interval_s, progress, given=names.given)
         granted = await _granted(bench)
         return replace(
             facts, tokens=resolved, live=live, given=names.given, accepts_any=names.accepts_any, granted=granted
@@ -98,18 +101,27 @@ async def _names(peer: Peer, target: Target, tokens: Sequence[str], progress: Ca
 
 
 async def _look(
-    bench: Bench, names: Sequence[str], interval_s: float, progress: Callable[[str], None]
+    bench: Bench, names: Sequence[str], interval_s: float, progress: Callable[[str], None], *, given: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """How the server writes the names, and which have values: subscribed to in parts, as many as are allowed."""
     peer = await bench.strict()
-    size = max(1, min(100, peer.limit))
+    size = min(100, peer.limit) if peer.limit > 0 else 100
     resolved: dict[str, None] = {}
+    refused: list[Any] = []
+    codes: list[Any] = []
     live: dict[str, None] = {}
+    deadline_s = asyncio.get_running_loop().time() + _LOOK_S
     for begin in range(0, len(names), size):
+        if len(resolved) >= _ENOUGH_NAMES or asyncio.get_running_loop().time() > deadline_s:
+            # The rest is taken for what it was named; that costs a server that is slow no more time.
+            resolved |= dict.fromkeys(names[begin:])
+            break
         part = names[begin : begin + size]
         progress(f"subscribing to {len(names)} names ({begin + len(part)})")
         answer = await peer.subscribe(part)
         accepted = [name for name in answer.accepted() if isinstance(name, str)]
+        refused += answer.refused()
+        codes += answer.codes()
         # A name may come back as the address it stands for; what was refused is left to the cases.
         resolved |= dict.fromkeys(accepted)
         if begin == 0 and not accepted and not answer.refused():
@@ -118,6 +130,11 @@ async def _look(
             live |= await _values(peer, answer.messages, interval_s)
         if begin + size < len(names):
             await peer.unsubscribe(accepted or part)
+    if given and (refused or codes) and not resolved:
+        told = ", ".join(dict.fromkeys(map(str, codes))) or "with the status error"
+        raise TokensNeededError(f"the server refuses the tokens you named: {told}; name some that it knows")
+    if given and refused:
+        progress(f"warning: the server refuses {len(refused)} of the {len(names)} tokens you named: {shown(refused)}")
     return tuple(resolved) or tuple(names), tuple(name for name in resolved if name in live)
 
 
@@ -195,7 +212,7 @@ async def _get(target: Target, path: str) -> Any:
                 elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
                     return json.loads(body)
             return None
-    except (OSError, TimeoutError, h11.ProtocolError, ValueError):
+    except (OSError, TimeoutError, h11.ProtocolError, ValueError, RecursionError):
         return None
     finally:
         if writer is not None:

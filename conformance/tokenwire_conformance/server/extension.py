@@ -8,7 +8,7 @@ from urllib.parse import quote
 from tokenwire_conformance.figures import REPLY_S
 from tokenwire_conformance.server.bench import Bench
 from tokenwire_conformance.server.peer import Answer, Peer
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__ = [
@@ -135,7 +135,7 @@ def reason(peer: Peer) -> Any:
 
 def require_resumed(bench: Bench, peer: Peer, clause: str = "XR.resumed") -> None:
     """The session goes on, or the case ends."""
-    told = f"reason {reason(peer)!r}" if reason(peer) else (peer.greeting.brief() if peer.greeting else "nothing")
+    told = f"reason {shown(reason(peer))}" if reason(peer) else (peer.greeting.brief() if peer.greeting else "nothing")
     bench.require(resumed(peer), clause, f"the session was not resumed: {told}", peer)
 
 
@@ -152,7 +152,7 @@ def require_new(bench: Bench, peer: Peer, old_secret: str, clause: str, why: str
     bench.require(greeting.type == "connection" and not resumed(peer), clause, f"came {greeting.brief()}", peer)
     bench.require(greeting.sequence == 1, clause, f"the new session begins at {greeting.sequence}", peer)
     bench.require(secret_of(bench, peer) != old_secret, clause, "the new session has the old secret", peer)
-    bench.require(reason(peer) == why, clause, f"the reason is {reason(peer)!r}, not {why}", peer)
+    bench.require(reason(peer) == why, clause, f"the reason is {shown(reason(peer))}, not {why}", peer)
 
 
 async def ack(peer: Peer, number: object) -> None:

@@ -9,7 +9,7 @@ from tokenwire_conformance.figures import REPLY_S, SLACK_S
 from tokenwire_conformance.model import NotTestableError
 from tokenwire_conformance.server.bench import Bench, History
 from tokenwire_conformance.server.checkers import TYPES, Checker, Finding
-from tokenwire_conformance.server.peer import Peer, subscription
+from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.wire.messages import Received
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
@@ -96,11 +96,11 @@ async def _session(bench: Bench) -> None:
     peer = await bench.strict()
     with contextlib.suppress(NotTestableError, SilenceError, EndedError):
         tokens = bench.facts.live[:2] or bench.tokens(2)
-        await peer.send_json(subscription("subscribe", tokens))
+        await peer.send_json(peer.subscription("subscribe", tokens))
         await peer.send_text("this is not JSON")
         with contextlib.suppress(SilenceError):
             await peer.until(lambda _: _complete(peer), max(REPLY_S, bench.facts.update_interval_s + SLACK_S))
-        await peer.send_json(subscription("unsubscribe", tokens))
+        await peer.send_json(peer.subscription("unsubscribe", tokens))
         await peer.until("subscription")
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import errno
+import re
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,7 +25,11 @@ from tokenwire_conformance.wire.messages import Received
 from tokenwire_conformance.wire.target import Target
 from tokenwire_conformance.wire.wire import Clock, EndedError, SilenceError, Wire, cut
 
-__all__ = ["Answer", "ConnectFailedError", "Opened", "Peer", "open_connection"]
+__all__ = ["NUMBER", "TIME", "Answer", "ConnectFailedError", "Opened", "Peer", "open_connection", "tokens_of"]
+
+NUMBER: Final = "{number}"
+"""Stands for the number of a message in a text that ``Peer.stamped`` completes; ``TIME`` for its timestamp."""
+TIME: Final = "{time}"
 
 
 class ConnectFailedError(Exception):
@@ -39,6 +46,8 @@ class Answer:
     """What a server sent in reply to one request."""
 
     messages: list[Received] = field(default_factory=list)
+    ending: str = ""
+    """How the connection ended meanwhile, if it did."""
 
     def of(self, kind: str, **data: Any) -> list[Received]:
         """The messages of type ``kind`` whose data has these values."""
@@ -81,6 +90,7 @@ class Peer(Wire):
     response: Response
     capabilities: frozenset[str] = frozenset()
     """Asked for on this connection; the strict contract holds where it is empty."""
+    _last_number: int = 0
     greeting: Received | None = None
     """The first message, once ``hello`` read it."""
 
@@ -141,13 +151,43 @@ class Peer(Wire):
         """
         answer = Answer()
         deadline_s = self._loop.time() + timeout_s
-        with contextlib.suppress(SilenceError, EndedError):
+        with contextlib.suppress(SilenceError), self._ending_in(answer):
             while not complete(answer):
                 answer.messages.append(await self.receive(max(0.0, deadline_s - self._loop.time())))
             quiet_at_s = self._loop.time() + quiet_s
             while True:
                 answer.messages.append(await self.receive(max(0.0, quiet_at_s - self._loop.time())))
         return answer
+
+    def subscription(self, action: Any, tokens: Any, *, sequence: int | None = None, **extra: Any) -> dict[str, Any]:
+        """The next subscription message of this client: with all four keys, a number that rises, and the time.
+
+        ``extra`` goes into its data. What is behind a given ``sequence`` counts on from there.
+        """
+        return {
+            "type": "subscription", "sequence": self._next_number(sequence), "timestamp": self._now_ms(),
+            "data": {"action": action, "tokens": tokens, **extra},
+        }  # fmt: skip
+
+    def stamped(self, text: str) -> str:
+        """``text`` with the next numbers and the time in place of ``NUMBER`` and ``TIME``."""
+        text = re.sub(re.escape(f'"{NUMBER}"'), lambda _: str(self._next_number()), text)
+        return text.replace(f'"{TIME}"', str(self._now_ms()))
+
+    def _next_number(self, given: int | None = None) -> int:
+        number = self._last_number + 1 if given is None else given
+        self._last_number = max(self._last_number, number)
+        return number
+
+    def _now_ms(self) -> int:
+        return int(self._clock.wall_ms())
+
+    @contextlib.contextmanager
+    def _ending_in(self, answer: Answer) -> Iterator[None]:
+        try:
+            yield
+        except EndedError as error:
+            answer.ending = str(error)
 
     async def subscribe(self, tokens: Sequence[Any], timeout_s: float = REPLY_S, **extra: Any) -> Answer:
         """Subscribe and gather the answer: complete once every name is in a reply."""
@@ -159,7 +199,7 @@ class Peer(Wire):
 
     async def request(self, action: str, tokens: Sequence[Any], timeout_s: float = REPLY_S, **extra: Any) -> Answer:
         """Send a subscription message and gather the answer to it."""
-        await self.send_json(subscription(action, tokens, **extra))
+        await self.send_json(self.subscription(action, tokens, **extra))
         wanted = len(set(map(repr, tokens)))
 
         def complete(answer: Answer) -> bool:
@@ -167,14 +207,6 @@ class Peer(Wire):
             return told >= wanted and (not answer.refused() or bool(answer.of("error")))
 
         return await self.answer(complete, timeout_s)
-
-
-def subscription(action: Any, tokens: Any, **extra: Any) -> dict[str, Any]:
-    """A subscription message as the specification shows it, with all four keys."""
-    return {
-        "type": "subscription", "sequence": extra.pop("sequence", 1), "timestamp": extra.pop("timestamp", 0),
-        "data": {"action": action, "tokens": tokens, "status": "success", **extra},
-    }  # fmt: skip
 
 
 async def open_connection(
@@ -258,7 +290,7 @@ async def _handshake(
         failure = ConnectFailedError(f"{where} {problem} within {timeout_s:g} s")
     except HandshakeError as error:
         failure = ConnectFailedError(f"{where}: {error}")
-    except ConnectionError as error:
+    except OSError as error:  # a broken TLS connection is no ConnectionError
         failure = ConnectFailedError(f"{where} broke the connection during the handshake: {_plain(error)}")
     if writer is not None:
         cut(writer)
@@ -266,5 +298,21 @@ async def _handshake(
 
 
 def _plain(error: OSError) -> str:
-    text = getattr(error, "verify_message", "") or error.strerror or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted ({' '.join(error.verify_message.split())}): name the certificates to "
+            "trust with --ca FILE, or trust any with --insecure"
+        )
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or "").replace("_", " ").lower()
+        if reason in {"wrong version number", "record layer failure", "http request", "packet length too long"}:
+            return "the server does not speak TLS on this port; try ws://"
+        return f"TLS failed: {reason or ' '.join(str(error).split())}"
+    text = error.strerror or str(error) or type(error).__name__
+    # asyncio tells of several addresses of one name in its own words.
+    if isinstance(error, ConnectionRefusedError) or (
+        "Multiple exceptions" in text
+        and text.count("Connect call failed") == text.count(f"[Errno {errno.ECONNREFUSED}]")
+    ):
+        return "connection refused, nobody listens there"
+    return " ".join(text.split())

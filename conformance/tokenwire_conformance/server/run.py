@@ -5,7 +5,7 @@ from typing import Final
 
 from tokenwire_conformance.model import CaseInfo, Clause, Verdict
 from tokenwire_conformance.registry import Case
-from tokenwire_conformance.runner import Observer, run_cases
+from tokenwire_conformance.runner import Lifeline, Observer, run_cases
 from tokenwire_conformance.server.bench import Bench, History, ServerFacts
 from tokenwire_conformance.server.peer import ConnectFailedError
 
@@ -17,13 +17,10 @@ PARALLEL: Final = 24
 
 async def run_server_cases(
     facts: ServerFacts, cases: Sequence[Case[Bench]], *, clauses: Mapping[str, Clause], declared: frozenset[str],
-    observer: Observer, parallel: int = PARALLEL,
+    observer: Observer, parallel: int = PARALLEL, lifeline: Lifeline | None = None,
 ) -> list[Verdict]:  # fmt: skip
-    """Run ``cases`` against the server of ``facts``; verdicts in the same order.
-
-    Raises:
-        CaseBrokeError: A case is wrong itself.
-    """
+    """Run ``cases`` against the server of ``facts``; verdicts in the same order. With a ``lifeline`` the run stops
+    judging a server that went away."""
     seen: list[History] = []
 
     def bench(info: CaseInfo) -> Bench:
@@ -31,5 +28,5 @@ async def run_server_cases(
 
     return await run_cases(
         cases, clauses=clauses, declared=declared, bench=bench, observer=observer, parallel=parallel,
-        connect_failures=(ConnectFailedError,),
+        connect_failures=(ConnectFailedError,), lifeline=lifeline,
     )  # fmt: skip

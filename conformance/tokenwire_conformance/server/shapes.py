@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from tokenwire_conformance.server.bench import Bench, History
+from tokenwire_conformance.server.checkers import mistake_text
 from tokenwire_conformance.wire.messages import Received
 from tokenwire_schemas.schema_files import SCHEMAS
 
@@ -28,9 +29,13 @@ def problems(message: Received, clause: str) -> list[tuple[str, str]]:
     """What is wrong with ``message`` by the schema of its type, each with its clause: mostly ``clause``, but one of the
     readings where only a reading of a silence is not kept."""
     found = []
-    for error in _validator(message.type or "").iter_errors(message.json):
+    try:
+        errors = list(_validator(message.type or "").iter_errors(message.json))
+    except RecursionError:
+        return [(clause, f"{message.type}: nested so deeply that it cannot be judged")]
+    for error in errors:
         where = error.json_path.removeprefix("$.")
-        found.append((_clause_of(error, clause), f"{message.type}: {where}: {error.message[:200]}"))
+        found.append((_clause_of(error, clause), f"{message.type}: {where}: {mistake_text(error)}"))
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tokenwire_conformance.server.bench import Bench
-from tokenwire_conformance.server.peer import Peer, subscription
+from tokenwire_conformance.server.peer import Peer
 
 __all__ = ["FILLING", "fill", "held"]
 
@@ -31,7 +31,7 @@ async def held(bench: Bench, peer: Peer, clause: str) -> list[str]:
     came = [*answer.messages, *await peer.collect(_VALUES_S)]
     values = {str(m.data.get("address")) for m in came if m.type == "token_update"}
     told = f"{len(values)} of {_TOKENS} tokens had a value at once, too few to fill a connection"
-    bench.need(len(values) >= _VALUES, f"{told}: name more with --tokens")
+    bench.need(len(values) >= _VALUES, f"{told}: name more with --tokens", peer)
     return tokens
 
 
@@ -39,5 +39,5 @@ async def fill(peer: Peer, tokens: Sequence[str]) -> None:
     """Stop reading, and ask for values until the buffers on the way are full."""
     peer.pause()
     for _ in range(FILLING):
-        await peer.send_json(subscription("subscribe", list(tokens)))
+        await peer.send_json(peer.subscription("subscribe", list(tokens)))
         await asyncio.sleep(_PACE_S)

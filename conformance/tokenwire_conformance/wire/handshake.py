@@ -18,6 +18,7 @@ __all__ = [
 
 DEFLATE_OFFER: Final = "permessage-deflate; client_max_window_bits"
 _MAX_RESPONSE_BYTES: Final = 65_536
+_TLS_ALERT: Final = b"\x15\x03"
 
 
 class HandshakeError(Exception):
@@ -94,6 +95,8 @@ class ResponseReader:
         except h11.RemoteProtocolError as error:
             if not data:
                 raise HandshakeError("the connection was closed before the upgrade request was answered") from error
+            if data.startswith(_TLS_ALERT):
+                raise HandshakeError("the answer is not HTTP but TLS: try wss://") from error
             raise HandshakeError(f"the answer is not HTTP: {error}") from error
 
 

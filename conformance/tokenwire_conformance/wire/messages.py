@@ -9,9 +9,11 @@ from typing import Any, Final
 from tokenwire_conformance.figures import MAX_FRAGMENTS, MAX_INFLATED_BYTES
 from tokenwire_conformance.wire.frames import Frame, FrameError, Opcode
 
-__all__ = ["Assembler", "Deflate", "Received", "compress"]
+__all__ = ["Assembler", "Deflate", "Received", "clipped", "compress", "shown"]
 
 _TAIL: Final = b"\x00\x00\xff\xff"
+_MAX_NESTING: Final = 200  # levels; no message of the specification has more than four
+_SHOWN: Final = 300  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,13 @@ class Received:
 
     @cached_property
     def json(self) -> Any:
-        """The value, or ``None`` when the text is not JSON (NaN and Infinity are not)."""
+        """The value, or ``None`` when the text is not JSON (NaN and Infinity are not), or nested beyond all measure."""
         try:
-            return json.loads(self.payload, parse_constant=_refuse)
+            value = json.loads(self.payload, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return None
+        brackets = self.payload.count(b"[") + self.payload.count(b"{")
+        return None if brackets > _MAX_NESTING and _is_deep(value) else value
 
     @cached_property
     def envelope(self) -> dict[str, Any]:
@@ -69,21 +73,51 @@ class Received:
 
     @property
     def sequence(self) -> int | None:
-        """``sequence`` of the envelope, if it is a whole number."""
+        """``sequence`` of the envelope, if it is a whole number; 2.0 is 2."""
         return _whole(self.envelope.get("sequence"))
 
     @property
     def timestamp(self) -> int | None:
-        """``timestamp`` of the envelope, if it is a whole number."""
+        """``timestamp`` of the envelope, if it is a whole number; 2.0 is 2."""
         return _whole(self.envelope.get("timestamp"))
 
-    def brief(self, limit: int = 160) -> str:
-        """The text for a report, cut."""
-        text = self.payload.decode("utf-8", "backslashreplace")
-        return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    def brief(self, limit: int = _SHOWN) -> str:
+        """The text for a report, cut in the middle."""
+        return clipped(self.payload.decode("utf-8", "backslashreplace"), limit)
+
+
+def shown(value: object, limit: int = _SHOWN) -> str:
+    """``value`` for a report: as JSON, cut in the middle."""
+    try:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        text = str(value)
+    return clipped(text.encode("utf-8", "backslashreplace").decode(), limit)
+
+
+def clipped(text: str, limit: int = _SHOWN) -> str:
+    """``text`` cut in the middle: what matters may well stand at the end."""
+    if len(text) <= limit:
+        return text
+    end = limit // 3
+    return f"{text[: limit - end]} … {text[-end:]} ({len(text)} characters)"
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_MAX_NESTING):
+        level = [
+            inner for outer in level if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer) if isinstance(inner, (dict, list))
+        ]  # fmt: skip
+        if not level:
+            return False
+    return True
 
 
 def _whole(value: object) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

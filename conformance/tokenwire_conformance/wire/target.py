@@ -61,20 +61,29 @@ def parse_target(
         TargetError: Not such a URL, or a file of certificates that cannot be read.
     """
     example = f"ws://127.0.0.1:8080{PATH}"
+    # No complaint repeats the URL: it may hold credentials, and what is wrong with it may be the place where they end.
     try:
         parts = urlsplit(url)
+    except ValueError as error:
+        raise TargetError(f"that is not a URL; it should look like {example}") from error
+    try:
         port = parts.port
     except ValueError as error:
-        raise TargetError(f"{url!r} is not a URL ({error}); it should look like {example}") from error
+        raise TargetError(
+            f"that is not a URL: its port is no number up to 65535; it should look like {example}"
+        ) from error
     if parts.scheme not in {"ws", "wss"}:
         what = f"the scheme {parts.scheme}://" if parts.scheme and "://" in url else "no scheme"
-        raise TargetError(f"{url!r} has {what}; it should look like {example} or wss://…")
+        raise TargetError(f"the URL has {what}; it should look like {example} or wss://…")
     if not parts.hostname:
-        raise TargetError(f"{url!r} names no host; it should look like {example}")
+        raise TargetError(f"the URL names no host; it should look like {example}")
     if parts.username is not None or parts.password is not None:
         raise TargetError("the URL holds credentials, which would end up in logs; use --header-file")
     if any(ord(char) <= 0x20 or ord(char) > 0x7E for char in url):
-        raise TargetError(f"{url!r} holds a character that a URL may not; encode it as %XX")
+        raise TargetError(
+            f"the URL of {parts.scheme}://{ascii(parts.hostname)[1:-1]} holds a character that a URL may not; "
+            "encode it as %XX"
+        )
     context: ssl.SSLContext | None = None
     if parts.scheme == "wss":
         try:

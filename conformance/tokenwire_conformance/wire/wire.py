@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tokenwire_conformance.figures import MAX_HELD_BYTES, MAX_MESSAGES
+from tokenwire_conformance.figures import MAX_HELD_BYTES, MAX_KEPT_BYTES, MAX_MESSAGES, MAX_RUN_BYTES
 from tokenwire_conformance.wire.frames import (
     Frame,
     FrameError,
@@ -54,6 +54,22 @@ class Clock:
     """Unix time in milliseconds; the time to wait by is the event loop's."""
 
     wall_ms: Callable[[], float] = lambda: time.time() * 1000
+
+
+class _Held:
+    """How much one connection keeps of what came, which counts towards what all of them keep together."""
+
+    all_bytes = 0
+
+    def __init__(self) -> None:
+        self.own_bytes = 0
+
+    def add(self, size: int) -> None:
+        self.own_bytes += size
+        _Held.all_bytes += size
+
+    def __del__(self) -> None:
+        self.add(-self.own_bytes)
 
 
 def cut(writer: asyncio.StreamWriter) -> None:
@@ -100,8 +116,9 @@ class Wire:
         """When the newest byte came."""
         self._unread: deque[Received] = deque()
         self._sent_texts: set[int] = set()
-        self._held_bytes = 0
+        self._held = _Held()
         self._close_sent = False
+        self._given_up = False
         self._news = asyncio.Event()
         self._reading = asyncio.Event()
         self._reading.set()
@@ -175,6 +192,11 @@ class Wire:
             return f"the peer closed with {self.close_code}{reason}"
         return "the connection ended without a close frame"
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the peer ended the connection, by a close frame or without, and not the suite."""
+        return not self._given_up and (self.ended_s is not None or self.close_code is not None)
+
     def pause(self) -> None:
         """Stop reading from the socket, as a client does that hangs."""
         self._reading.clear()
@@ -237,20 +259,36 @@ class Wire:
     async def send_close(self, code: int | None = 1000, reason: str = "") -> None:
         """A close frame; the connection stays until the peer ends it."""
         self._close_sent = True
+        self._given_up = self._given_up or (self.close_code is None and self.broken is None)
         self._note("sent", "close", f"{code} {reason}".strip())
         await self._write(encode_frame(Opcode.CLOSE, close_payload(code, reason), mask=self._client))
 
     async def abort(self) -> None:
         """End the TCP connection at once."""
+        if not self.is_left:
+            self._given_up = True
+            self._note("note", "tcp", "the suite breaks the connection off")
         cut(self._writer)
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([self._task])
         self._end()
 
+    def let_go(self) -> None:
+        """Keep the first messages only, up to a bound: nobody reads on, and a run has many connections."""
+        self._unread.clear()
+        kept_bytes = 0
+        for place, message in enumerate(self.messages):
+            if kept_bytes + len(message.payload) > MAX_KEPT_BYTES:
+                del self.messages[place:]
+                break
+            kept_bytes += len(message.payload)
+        self._held.add(kept_bytes - self._held.own_bytes)
+
     async def half_close(self) -> None:
         """End the TCP connection in order (FIN), without a close frame."""
-        self._note("note", "tcp", "the suite ends the connection")
+        self._given_up = True
+        self._note("note", "tcp", "the suite ends the connection (FIN)")
         self._writer.close()
         self._end()
 
@@ -264,7 +302,7 @@ class Wire:
     async def _write(self, data: bytes) -> None:
         if self._writer.is_closing():
             return
-        with contextlib.suppress(ConnectionError):  # the reading side tells of the end
+        with contextlib.suppress(OSError):  # the reading side tells of the end
             self._writer.write(data)
             await self._writer.drain()
 
@@ -280,6 +318,7 @@ class Wire:
                 await self._reading.wait()
                 data = await self._reader.read(_READ_BYTES)
                 if not data:
+                    self._end("the peer ended the connection (FIN)")
                     return
         except FrameError as error:
             self.broken = str(error)
@@ -287,8 +326,9 @@ class Wire:
             if not self._close_sent:
                 await self.send_close(1002)
             self._writer.close()
-        except (ConnectionError, TimeoutError):
-            return
+        except OSError as error:  # reset, timed out, unreachable, or no TLS any more
+            what = "reset" if isinstance(error, ConnectionError) else "broken"
+            self._end(f"the connection was {what}, not by the suite: {error.strerror or error}")
         finally:
             self._end()
 
@@ -315,9 +355,11 @@ class Wire:
         message = self._assembler.push(frame, now_s, self._clock.wall_ms())
         if message is None:
             return
-        self._held_bytes += len(message.payload)
-        if len(self.messages) >= MAX_MESSAGES or self._held_bytes > MAX_HELD_BYTES:
+        self._held.add(len(message.payload))
+        if len(self.messages) >= MAX_MESSAGES or self._held.own_bytes > MAX_HELD_BYTES:
             raise FrameError(f"more than {MAX_MESSAGES} messages or {MAX_HELD_BYTES} bytes on one connection")
+        if _Held.all_bytes > MAX_RUN_BYTES:
+            raise FrameError(f"the peer sends more than the suite keeps: {MAX_RUN_BYTES} bytes in one run")
         self._note("received", _KINDS[message.opcode], message.payload, compressed=message.compressed)
         self.messages.append(message)
         # The suite's own words are no answer; who repeats them must not pass for somebody who understood them.
@@ -327,10 +369,10 @@ class Wire:
     def _note(self, direction: str, kind: str, payload: bytes | str, *, compressed: bool = False) -> None:
         self._log.add(self._loop.time(), direction, kind, payload, compressed=compressed)
 
-    def _end(self) -> None:
+    def _end(self, how: str = "the connection has ended") -> None:
         if self.ended_s is None:
             self.ended_s = self._loop.time()
-            self._note("note", "tcp", "the connection has ended")
+            self._note("note", "tcp", "the connection has ended" if self._writer.is_closing() else how)
             self._writer.close()
         self._news.set()
 

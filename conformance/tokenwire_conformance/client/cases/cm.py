@@ -7,6 +7,7 @@ from typing import Final
 from tokenwire_conformance.client.bench import CLIENT, ClientBench
 from tokenwire_conformance.client.cases.steps import RETURN_S, dropped
 from tokenwire_conformance.client.link import Link
+from tokenwire_conformance.model import NotTestableError
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__: list[str] = []
@@ -26,7 +27,7 @@ async def _comes_back(bench: ClientBench, what: str) -> None:
 @CLIENT.case(
     "C-CM-01", "core", "CM.reconnects",
     sends="a session, then the reset of the TCP connection",
-    expects="an upgrade request within 15 s",
+    expects="an upgrade request within 35 s",
     why="Most connections end so.",
 )  # fmt: skip
 async def after_reset(bench: ClientBench) -> None:
@@ -40,7 +41,7 @@ async def after_reset(bench: ClientBench) -> None:
 @CLIENT.case(
     "C-CM-02", "core", "CM.reconnects",
     sends="a session, then the end of the TCP connection (FIN) without a close frame",
-    expects="an upgrade request within 15 s",
+    expects="an upgrade request within 35 s",
     why="A server whose process ends leaves so.",
 )  # fmt: skip
 async def after_fin(bench: ClientBench) -> None:
@@ -118,9 +119,10 @@ async def resubscribes_unanswered(bench: ClientBench) -> None:
 
 
 @CLIENT.case(
-    "C-CM-06", "core", "CM.client-cleanup", deadline_s=40,
+    "C-CM-06", "core", "CM.client-cleanup", deadline_s=60,
     sends="a TCP connection on which the upgrade request is never answered, until the client makes its next attempt",
-    expects="2 s after the next attempt the TCP connection of the first one is closed",
+    expects="2 s after the next attempt the TCP connection of the first one is closed; a client that makes none within "
+    "30 s is not judged here (C-CR-01 does)",
     why="A client must not hold a server's places that it does not use.",
 )  # fmt: skip
 async def opening_cleaned_up(bench: ClientBench) -> None:
@@ -128,7 +130,10 @@ async def opening_cleaned_up(bench: ClientBench) -> None:
     await bench.start()
     first = await bench.attempt()
     await first.request()
-    second = await bench.attempt(30)
+    try:
+        second = await bench.attempt(30)
+    except SilenceError as error:
+        raise NotTestableError(f"the client did not give the opening up for another ({error}); see C-CR-01") from None
     try:
         await first.ended(2)
     except (SilenceError, TimeoutError):
@@ -165,7 +170,7 @@ async def closing_cleaned_up(bench: ClientBench) -> None:
     sends="four sessions, each ended in another way: reset, FIN, close 1001, close 1012",
     expects="never more than one open TCP connection of the client",
     why="Two connections of one client get every value twice, and take two of the server's 1000 places.",
-    deadline_s=60,
+    deadline_s=180,
 )  # fmt: skip
 async def one_at_a_time(bench: ClientBench) -> None:
     """The client never holds two connections at once."""
@@ -178,7 +183,7 @@ async def one_at_a_time(bench: ClientBench) -> None:
             await link.half_close()
         else:
             await link.send_close(1001 if number == 2 else 1012)
-        link = await bench.link(20)
+        link = await bench.link(RETURN_S)
         await asyncio.sleep(0.3)
         open_ones = [one.number for one in bench.attempts if one.link is None or one.link.ended_s is None]
         text = f"the attempts {', '.join(map(str, open_ones))} were open at once"

@@ -83,10 +83,10 @@ async def base(bench: ClientBench) -> None:
 
 
 @CLIENT.case(
-    "C-CM-11", "core", "CM.backoff-exponential", deadline_s=40,
+    "C-CM-11", "core", "CM.backoff-exponential", "CM.jitter", deadline_s=40,
     sends="a reset in place of every handshake, for 10 s",
-    expects="at least 3 and at most 8 attempts; and the wait before the k-th retry is at most 2^(k-1) s, plus half of "
-    "it as jitter and 0.5 s of slack",
+    expects="at least 2 and at most 8 attempts. By our reading of the growth, which is a doubling, the wait before the "
+    "k-th retry is at most 2^(k-1) s, plus half of it as jitter and 0.5 s of slack",
     why="Equal waits of a second bring a server that restarts under the load of all its clients at once.",
 )  # fmt: skip
 async def exponential(bench: ClientBench) -> None:
@@ -96,11 +96,11 @@ async def exponential(bench: ClientBench) -> None:
     await _fail_for(bench, _WATCH_S, _reset)
     count = _since_first(bench, _WATCH_S)
     bench.require(count <= _MAX_ATTEMPTS, clause, f"{count} attempts within {_WATCH_S:g} s: the waits do not grow")
-    bench.require(count >= 3, clause, f"only {count} attempts within {_WATCH_S:g} s")
+    bench.require(count >= 2, clause, f"only {count} attempt within {_WATCH_S:g} s")
     for retry, waited_s in enumerate(bench.waits()):
         limit_s = _bound(retry) * _JITTER + _SLACK_S
         text = f"the wait before retry {retry + 1} was {waited_s:.2f} s, more than {limit_s:.2f} s"
-        bench.require(waited_s <= limit_s, clause, text, retry + 2)
+        bench.require(waited_s <= limit_s, "CM.jitter", text, retry + 2)
 
 
 @CLIENT.case(
@@ -132,7 +132,7 @@ async def no_storm(bench: ClientBench) -> None:
 
 
 @CLIENT.case(
-    "C-CM-13", "core", "CM.jitter", deadline_s=60,
+    "C-CM-13", "core", "CM.jitter", deadline_s=180,
     sends="a reset in place of the first four handshakes",
     expects="the waits are not all at their bounds of 1, 2, 4 and 8 s (0.93 of them and more; by chance once in 40,000 "
     "times), and none is longer than its bound (0.5 s of slack)",
@@ -142,8 +142,8 @@ async def jitter(bench: ClientBench) -> None:
     """The waits are drawn at random below their bounds."""
     await bench.start()
     for _ in range(4):
-        await _reset(await bench.attempt(START_S))
-    await bench.attempt(START_S)
+        await _reset(await bench.attempt(RETURN_S))
+    await bench.attempt(RETURN_S)
     waits = bench.waits()[:4]
     told = ", ".join(f"{waited_s:.2f}" for waited_s in waits)
     full = all(waited_s >= 0.93 * _bound(retry) for retry, waited_s in enumerate(waits))
@@ -220,7 +220,7 @@ async def longest_wait(bench: ClientBench) -> None:
     expects="not all of the waits are at most 1, 2, 3, … s, as they are where each is one second longer than the last, "
     "or all alike; by chance this happens once in 5000 times. A client that gives up before its ninth try is not "
     "judged: let its command give it more retries",
-    why="Exponential backoff doubles.",
+    why="Exponential backoff multiplies: it grows faster than by the same amount each time.",
 )  # fmt: skip
 async def not_linear(bench: ClientBench) -> None:
     """The waits grow faster than linearly."""
@@ -239,11 +239,11 @@ async def not_linear(bench: ClientBench) -> None:
     if count < 9:
         raise NotTestableError(f"the client gave up after {count} retries, too few to tell how its waits grow")
     told = ", ".join(f"{waited_s:.1f}" for waited_s in bench.waits())
-    bench.fail("CM.backoff-exponential", f"the waits were {told} s: they do not double")
+    bench.fail("CM.backoff-exponential", f"the waits were {told} s: they grow by no more than a second each")
 
 
 @CLIENT.case(
-    "C-CM-17", "timing", "CM.backoff-reset", deadline_s=120,
+    "C-CM-17", "timing", "CM.backoff-reset", deadline_s=260,
     sends="a reset in place of the first four handshakes, a session of 32 s with an update every 5 s, and its reset",
     expects="the next attempt after at most 1 s (1.5 s with slack): the waits have started over",
     why="An outage of yesterday says nothing about today's.",
@@ -253,7 +253,7 @@ async def starts_over(bench: ClientBench) -> None:
     await bench.start()
     for _ in range(4):
         await _reset(await bench.attempt(RETURN_S))
-    link = await bench.session(timeout_s=30)
+    link = await bench.session(timeout_s=RETURN_S)
     loop = asyncio.get_running_loop()
     until_s = loop.time() + STABLE_S + 2
     while loop.time() < until_s:
@@ -269,7 +269,7 @@ async def starts_over(bench: ClientBench) -> None:
 
 
 @CLIENT.case(
-    "C-CM-18", "timing", "CM.backoff-reset", deadline_s=120,
+    "C-CM-18", "timing", "CM.backoff-reset", deadline_s=260,
     sends="seven connections, each accepted, greeted and reset after 1 s",
     expects="not all of the six waits between them are at most 1.25 s; by chance this happens once in 10,000 times",
     why="A server that fails a second after each connection is not back yet.",

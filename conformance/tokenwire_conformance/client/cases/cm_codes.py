@@ -27,9 +27,9 @@ def _transient(number: int, title: str, *codes: int | None) -> None:
     case.__doc__ = title
     listed = ", ".join("no code (1005)" if code is None else str(code) for code in codes)
     CLIENT.case(
-        f"C-CM-{number}", "core", "CM.transient-codes", deadline_s=90,
+        f"C-CM-{number}", "core", "CM.transient-codes", deadline_s=150,
         sends=f"sessions that are closed with {listed}, one after the other",
-        expects="after each of them a new connection within 15 s",
+        expects="after each of them a new connection within 35 s",
         why="The range of a close code decides on reconnecting, so that codes nobody knows yet work too.",
     )(case)  # fmt: skip
 

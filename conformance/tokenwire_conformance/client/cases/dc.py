@@ -14,6 +14,7 @@ from tokenwire_conformance.client.cases.steps import (
     mark,
     notices,
     order_heard,
+    shown,
 )
 from tokenwire_conformance.client.link import Link
 from tokenwire_conformance.model import NotTestableError
@@ -60,7 +61,6 @@ async def no_false_gap(bench: ClientBench) -> None:
     for _ in range(2):
         await link.update(bench.wanted[0])
         await link.error("UPSTREAM_STALE", "warning")
-        await link.error("INVALID_MESSAGE", "error")
     await link.update(bench.wanted[0])
     how = await notices(bench, link, since, _QUIET_S)
     bench.require(how is None, "DC.sequence-tracking", f"nothing was missing, but {how}", link.number)
@@ -260,4 +260,4 @@ async def new_count(bench: ClientBench) -> None:
     await asyncio.sleep(3)
     bench.require(link.ended_s is None, clause, f"the client left the second connection: {link.ending()}", link.number)
     told = [fields for fields in bench.of("gap")[gaps:] if gap_numbers(fields) is not None]
-    bench.require(not told, clause, f"nothing was missing on the second connection, but a gap was told: {told}")
+    bench.require(not told, clause, f"nothing was missing on the second connection, but a gap was told: {shown(told)}")

@@ -28,7 +28,7 @@ def _survived(number: int, title: str, sends: str, act: Callable[[Link], Awaitab
 
     case.__doc__ = title
     CLIENT.case(
-        f"C-EH-{number:02}", "core", _CLAUSE, sends=sends, expects=_EXPECTS, why=_WHY, deadline_s=60,
+        f"C-EH-{number:02}", "core", _CLAUSE, sends=sends, expects=_EXPECTS, why=_WHY, deadline_s=150,
     )(case)  # fmt: skip
 
 
@@ -127,7 +127,7 @@ _survived(
 
 
 @CLIENT.case(
-    "C-EH-12", "core", _CLAUSE, deadline_s=60,
+    "C-EH-12", "core", _CLAUSE, deadline_s=150,
     sends="an update with fields that nobody has heard of, in the message and in its data, then an update",
     expects=_EXPECTS,
     why=_WHY,
@@ -142,7 +142,7 @@ async def unknown_fields(bench: ClientBench) -> None:
 
 
 @CLIENT.case(
-    "C-EH-13", "core", _CLAUSE, deadline_s=60,
+    "C-EH-13", "core", _CLAUSE, deadline_s=150,
     sends="the first of three tokens is refused: a subscription message with status success for two, one with status "
     "error for the first, the error TOKEN_NOT_FOUND, then an update of another",
     expects="the update of a token that was accepted reaches the application, and the client goes on",

@@ -1,6 +1,7 @@
 """EP: where the client connects."""
 
 from tokenwire_conformance.client.bench import CLIENT, ClientBench
+from tokenwire_conformance.client.cases.steps import shown
 from tokenwire_conformance.figures import PATH
 
 __all__: list[str] = []
@@ -18,4 +19,4 @@ async def opens_the_path(bench: ClientBench) -> None:
     request = await (await bench.attempt()).request()
     bench.require(request.path == PATH, "EP.client-path", f"the client asked for {request.path[:200]}", 1)
     upgrade = (request.header("upgrade") or "").lower()
-    bench.require(upgrade == "websocket", "EP.client-path", f"the request's Upgrade header is {upgrade!r}", 1)
+    bench.require(upgrade == "websocket", "EP.client-path", f"the request's Upgrade header is {shown(upgrade)}", 1)

@@ -1,7 +1,7 @@
 """ME: error messages and their levels."""
 
 from tokenwire_conformance.client.bench import CLIENT, ClientBench
-from tokenwire_conformance.client.cases.steps import HEAR_S, lives
+from tokenwire_conformance.client.cases.steps import HEAR_S, lives, shown
 from tokenwire_conformance.client.link import Link
 from tokenwire_conformance.wire.wire import SilenceError
 
@@ -111,5 +111,5 @@ async def _told(bench: ClientBench, link: Link, code: str, level: str, clause: s
     except SilenceError:
         bench.fail(clause, f"an error message with the code {code} was not told within {HEAR_S:g} s", link.number)
     told = event.fields.get("level")
-    text = f"an error message with the code {code} and the level {level} was told with the level {told!r}"
+    text = f"an error message with the code {code} and the level {level} was told with the level {shown(told)}"
     bench.require(told == level, clause, text, link.number)

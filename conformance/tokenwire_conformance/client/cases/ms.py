@@ -1,6 +1,7 @@
 """MS: what the client asks for."""
 
 from tokenwire_conformance.client.bench import CLIENT, ClientBench
+from tokenwire_conformance.client.cases.steps import shown
 from tokenwire_conformance.wire.wire import SilenceError
 
 __all__: list[str] = []
@@ -25,7 +26,7 @@ async def valid_request(bench: ClientBench) -> None:
     for message in link.requests:
         action, tokens = message.data.get("action"), message.data.get("tokens")
         known = action in ("subscribe", "unsubscribe")
-        bench.require(known, clause, f"the action is {action!r}: {message.brief()}", link.number)
+        bench.require(known, clause, f"the action is {shown(action)}: {message.brief()}", link.number)
         listed = isinstance(tokens, list) and bool(tokens) and all(isinstance(name, str) for name in tokens)
         bench.require(listed, clause, f"tokens is no list of strings: {message.brief()}", link.number)
 

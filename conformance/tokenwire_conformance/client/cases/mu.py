@@ -3,7 +3,7 @@
 from typing import Final
 
 from tokenwire_conformance.client.bench import CLIENT, ClientBench
-from tokenwire_conformance.client.cases.steps import HEAR_S
+from tokenwire_conformance.client.cases.steps import HEAR_S, shown
 from tokenwire_conformance.wire.wire import SilenceError
 
 __all__: list[str] = []
@@ -31,7 +31,7 @@ async def _exact(bench: ClientBench, price: str) -> None:
     except SilenceError as error:
         bench.fail("MU.client-exact", f"a price of {price}: {error}", link.number)
     told = event.fields.get("price")
-    bench.require(told == price, "MU.client-exact", f"the price {price} was told as {told!r}", link.number)
+    bench.require(told == price, "MU.client-exact", f"the price {price} was told as {shown(told)}", link.number)
 
 
 @CLIENT.case(

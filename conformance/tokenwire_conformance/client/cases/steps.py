@@ -1,6 +1,7 @@
 """Steps that client cases share: what the application hears, whether a client goes on, and what it was granted."""
 
 import asyncio
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -15,14 +16,15 @@ from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__ = [
     "HEAR_S", "RETURN_S", "SECRET", "Mark", "again", "asked_caps", "dropped", "gap_numbers", "goes_on", "grant",
-    "hears", "lives", "mark", "need_resume", "notices", "order_heard", "prices", "session_with", "stays_away",
-    "terms",
+    "hears", "lives", "mark", "need_resume", "notices", "order_heard", "prices", "session_with", "shown",
+    "stays_away", "terms",
 ]  # fmt: skip
 
 HEAR_S: Final = 5.0
 """How long a value may take from the wire to the application."""
-RETURN_S: Final = 15.0
-"""How long a client may take to come back when it has lost one connection or two: far more than any backoff asks."""
+RETURN_S: Final = 35.0
+"""How long a client may take to come back: the longest wait of the specification and some slack, however fast its waits
+grow."""
 LIFE_S: Final = 3.0
 """How long a connection has to last to count as kept."""
 STAY_AWAY_S: Final = 6.0
@@ -30,6 +32,18 @@ STAY_AWAY_S: Final = 6.0
 SECRET: Final = "c0nf0rmance-c0nf0rmance-secret_1"  # noqa: S105 - made up, and worth nothing
 """The secret of the sessions that cases grant."""
 STREAM: Final = "conformance"
+
+
+_SHOWN: Final = 120
+
+
+def shown(value: object) -> str:
+    """A value of the client's for a report: as JSON, cut to a bounded length."""
+    try:
+        text = json.dumps(value)
+    except (ValueError, RecursionError):
+        return "a number of too many digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 # --- what the application hears -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tokenwire_conformance.client.cases.steps import (
     need_resume,
     order_heard,
     session_with,
+    shown,
     terms,
 )
 from tokenwire_conformance.client.link import Attempt, Link, Request
@@ -58,7 +59,7 @@ async def _resumed(attempt: Attempt, last: Link, replay: list[dict[str, Any]]) -
 
 
 @CLIENT.case(
-    "C-XR-01", "ext.resume", "XR.client-returns", deadline_s=60,
+    "C-XR-01", "ext.resume", "XR.client-returns", deadline_s=150,
     sends="resume granted with a secret; a session and its reset; the same once more, after a resume",
     expects="each time the client comes back with the secret, with seq as the last number that it received, and with "
     "attempt higher than before",
@@ -82,7 +83,7 @@ async def returns(bench: ClientBench) -> None:
         text = f"the client came back with seq={sequence}; the last number that it was sent is {link.sequence}"
         bench.require(sequence == str(link.sequence), clause, text, attempt.number)
         count = _query(request, "attempt") or ""
-        bench.require(count.isdecimal(), clause, f"the client came back with attempt={count!r}", attempt.number)
+        bench.require(count.isdecimal(), clause, f"the client came back with attempt={shown(count)}", attempt.number)
         attempts.append(int(count))
         link = await _resumed(attempt, link, [])
     text = f"the client came back with attempt={attempts[0]}, then with attempt={attempts[1]}"
@@ -134,7 +135,7 @@ async def secret_in_header(bench: ClientBench) -> None:
 
 
 @CLIENT.case(
-    "C-XR-04", "ext.resume", "XR.client-replayed-errors", deadline_s=60,
+    "C-XR-04", "ext.resume", "XR.client-replayed-errors", deadline_s=150,
     sends="resume granted; a session and its reset; on the client's return a replay of a fatal error, a connection "
     "message with the status disconnected, and an update",
     expects="the client stays, and the update reaches the application",
@@ -240,7 +241,7 @@ async def asks_once(bench: ClientBench) -> None:
 
 
 @CLIENT.case(
-    "C-XR-07", "ext.resume", "XR.client-gives-up", deadline_s=60,
+    "C-XR-07", "ext.resume", "XR.client-gives-up", deadline_s=150,
     sends="resume granted; a session; an update that leaves a number out, and no answer to the replay request",
     expects="the client leaves 5 s later (between 3 and 9 s), and comes back without its session",
     why="A hole that cannot be repaired must not hold up everything behind it for ever.",

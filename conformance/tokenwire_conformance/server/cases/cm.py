@@ -12,9 +12,10 @@ from tokenwire_conformance.figures import (
     SLACK_S,
 )
 from tokenwire_conformance.server.bench import SERVER, Bench
-from tokenwire_conformance.server.peer import Peer, subscription
+from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.server.stall import FILLING, fill, held
 from tokenwire_conformance.wire.frames import Opcode
+from tokenwire_conformance.wire.messages import shown
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__: list[str] = []
@@ -84,7 +85,7 @@ async def ping_answered(bench: Bench) -> None:
     peer = await bench.strict()
     await peer.ping(b"tokenwire-ping")
     pong = await peer.control(Opcode.PONG, REPLY_S)
-    bench.require(pong.payload == b"tokenwire-ping", "EP.websocket", f"the pong carried {pong.payload!r}", peer)
+    bench.require(pong.payload == b"tokenwire-ping", "EP.websocket", f"the pong carried {shown(pong.payload)}", peer)
 
 
 @SERVER.case(
@@ -117,7 +118,7 @@ async def any_frame_is_life(bench: Bench) -> None:
     talking.answers_pings = ponging.answers_pings = False
     for _ in range(round(_STAY_S / _SIGN_S)):
         await asyncio.gather(talking.collect(_SIGN_S), ponging.collect(_SIGN_S))
-        await talking.send_json(subscription("subscribe", tokens))
+        await talking.send_json(talking.subscription("subscribe", tokens))
         await ponging.send_frame(Opcode.PONG, b"")
     for name, peer in (("messages", talking), ("pongs", ponging)):
         told = f"with {name} every {_SIGN_S:g} s {_lived(peer)}: {peer.ending()}"
@@ -216,7 +217,7 @@ async def vanishing_clients(bench: Bench) -> None:
     tokens = bench.tokens(1)
     crowd = await asyncio.gather(*(bench.strict() for _ in range(_VANISHING)))
     for peer in crowd:
-        await peer.send_json(subscription("subscribe", tokens))
+        await peer.send_json(peer.subscription("subscribe", tokens))
         await peer.abort()
     after = await bench.strict()
     answer = await after.subscribe(tokens)
@@ -244,7 +245,7 @@ async def slow_warned(bench: Bench) -> None:
     except (SilenceError, EndedError) as error:
         bench.fail("CM.slow-warned", f"no SLOW_CONSUMER came: {error}", peer)
     level = warning.data.get("level")
-    bench.require(level == "warning", "CM.slow-warned", f"SLOW_CONSUMER has the level {level!r}", peer)
+    bench.require(level == "warning", "CM.slow-warned", f"SLOW_CONSUMER has the level {shown(level)}", peer)
 
 
 @SERVER.case(

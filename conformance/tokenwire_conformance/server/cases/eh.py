@@ -7,9 +7,19 @@ from typing import Any, Final
 
 from tokenwire_conformance.figures import PROTOCOL_ERRORS_MAX, REPLY_S, SLACK_S
 from tokenwire_conformance.server.bench import SERVER, Bench
-from tokenwire_conformance.server.peer import Peer, subscription, tokens_of
-from tokenwire_conformance.server.refusal import is_answer, is_refusal, refused, served
+from tokenwire_conformance.server.peer import NUMBER, TIME, Peer, tokens_of
+from tokenwire_conformance.server.refusal import (
+    fatal_end,
+    is_answer,
+    is_any_answer,
+    is_fatal,
+    is_refusal,
+    refused,
+    served,
+    shown_text,
+)
 from tokenwire_conformance.wire.frames import Opcode
+from tokenwire_conformance.wire.messages import shown
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__: list[str] = []
@@ -28,12 +38,14 @@ class _Bad:
     """Of the code."""
     answered: str = "EH.invalid-answered"
     """What silence violates: the code's clause, where only our reading takes the texts for invalid."""
+    odd_numbers: bool = False
+    """Whether a server may take one of the texts' numbers for the newest, and refuse every lower one."""
     sends: str
     why: str
 
 
 def _message(**fields: Any) -> str:
-    return json.dumps({"type": "subscription", "sequence": 1, "timestamp": 0, **fields}, separators=(",", ":"))
+    return json.dumps({"type": "subscription", "sequence": NUMBER, "timestamp": TIME, **fields}, separators=(",", ":"))
 
 
 def _data(**fields: Any) -> str:
@@ -62,7 +74,7 @@ _BAD: Final = (
             f'{{"type":"subscription","sequence":{number},"data":{{"action":"subscribe","tokens":["{token}"]}}}}'
             for number in ("NaN", "Infinity", "-Infinity")
         ],
-        code="INVALID_JSON", clause="EH.invalid-json", answered="EH.invalid-json",
+        code="INVALID_JSON", clause="EH.invalid-json", answered="EH.invalid-json", odd_numbers=True,
         sends="subscribes with \"sequence\": NaN, Infinity and -Infinity",
         why="Python's reader takes them and others do not; the grammar of JSON has no such numbers.",
     ),
@@ -87,7 +99,7 @@ _BAD: Final = (
         case_id="S-EH-06", title="A message without type, or whose type is no string, is refused with INVALID_MESSAGE",
         texts=lambda token: [
             "{}",
-            json.dumps({"sequence": 1, "timestamp": 0, "data": {"action": "subscribe", "tokens": [token]}}),
+            json.dumps({"sequence": NUMBER, "timestamp": TIME, "data": {"action": "subscribe", "tokens": [token]}}),
             *(json.dumps({"type": kind, "data": {"action": "subscribe", "tokens": [token]}}) for kind in _NO_STRINGS),
         ],
         code="INVALID_MESSAGE", clause="EH.invalid-message",
@@ -147,8 +159,11 @@ _BAD: Final = (
     _Bad(
         case_id="S-EH-13", title="A sequence or timestamp that is no whole number is refused",
         texts=lambda token: [
-            json.dumps({"type": "subscription", key: value, "data": {"action": "subscribe", "tokens": [token]}})
-            for key, value in (("sequence", "1"), ("sequence", -1), ("sequence", 1.5), ("timestamp", "now"))
+            _data(action="subscribe", tokens=[token]).replace(f'"{key}":"{old}"', f'"{key}":{value}')
+            for key, old, value in (
+                ("sequence", NUMBER, '"1"'), ("sequence", NUMBER, "-1"), ("sequence", NUMBER, "1.5"),
+                ("timestamp", TIME, '"now"'),
+            )
         ],
         code="INVALID_MESSAGE", clause="EH.invalid-message", answered="EH.invalid-message",
         sends="good subscribes but for their sequence (a string, -1, 1.5) or timestamp (a string)",
@@ -171,18 +186,19 @@ def _register(bad: _Bad) -> None:
     async def run(bench: Bench) -> None:
         peer = await bench.strict()
         for text in bad.texts(bench.tokens(1)[0]):
-            answer = await refused(bench, peer, text, clause=bad.answered)
+            used = peer
+            answer, peer = await refused(bench, used, text, clause=bad.answered)
             if not bad.code:
                 continue
             code = answer.data.get("code")
             if answer.type == "subscription":
                 # Told by the status alone, or by an error message behind it.
-                code = await _code_behind(peer)
+                code = await _code_behind(used)
             if answer.type == "error" and not isinstance(code, str):
                 continue  # up to the case of the fields of errors
-            message = f"{text[:110]!r} was refused with {code!r} in place of {bad.code}"
-            bench.expect(code == bad.code, bad.clause, message, peer)
-        await served(bench, peer, "EH.invalid-survived", "after invalid messages")
+            message = f"{shown_text(text)} was refused with {shown(code)} in place of {bad.code}"
+            bench.expect(code == bad.code, bad.clause, message, used)
+        await served(bench, peer, "EH.invalid-survived", "after invalid messages", or_error=bad.odd_numbers)
 
     run.__doc__ = f"{bad.title}."
     SERVER.case(
@@ -205,7 +221,7 @@ for _bad in _BAD:
 @SERVER.case(
     "S-EH-15", "core", "EH.invalid-survived",
     sends="subscribes with a sequence of 1e400, of 400 digits and of 5,000 digits; then a good subscribe",
-    expects="whatever answers the first three, an answer to the good one",
+    expects="whatever answers the first three, an answer to the good one, if need be an error",
     why="Numbers that no machine number holds make readers fail in places where nobody looks for it.",
 )  # fmt: skip
 async def huge_numbers(bench: Bench) -> None:
@@ -214,7 +230,10 @@ async def huge_numbers(bench: Bench) -> None:
     tokens = json.dumps(bench.tokens(1))
     for number in ("1e400", "9" * 400, "9" * 5_000):
         await peer.send_text(
-            f'{{"type":"subscription","sequence":{number},"data":{{"action":"subscribe","tokens":{tokens}}}}}'
+            peer.stamped(
+                f'{{"type":"subscription","sequence":{number},"timestamp":"{TIME}",'
+                f'"data":{{"action":"subscribe","tokens":{tokens}}}}}'
+            )
         )
         try:
             await peer.until(lambda message: message.type in {"subscription", "error"}, 1.0)
@@ -222,7 +241,10 @@ async def huge_numbers(bench: Bench) -> None:
             bench.note(f"no answer to a sequence of {number[:8]}…")
         except EndedError as error:
             bench.fail("EH.invalid-survived", f"a sequence of {number[:8]}…: {error}", peer)
-    await served(bench, peer, "EH.invalid-survived", "after huge numbers")
+        if any(map(is_fatal, peer.messages)) and await fatal_end(bench, peer, f"a sequence of {number[:8]}…"):
+            peer = await bench.strict()
+    # A server that took one of them as the newest number may refuse every lower one.
+    await served(bench, peer, "EH.invalid-survived", "after huge numbers", or_error=True)
 
 
 @SERVER.case(
@@ -244,7 +266,7 @@ async def nothing_applied(bench: Bench) -> None:
     )
     untouched: list[str] = []
     for token, data in zip(others, bad, strict=True):
-        await peer.send_text(_message(data=data))
+        await peer.send_text(peer.stamped(_message(data=data)))
         try:
             answer = await peer.until(lambda message: message.type == "subscription" or is_refusal(message), 1.0)
         except SilenceError:
@@ -254,10 +276,10 @@ async def nothing_applied(bench: Bench) -> None:
             raise
         untouched += [token] if is_refusal(answer) else []
     bench.need(untouched, "none of the messages was refused")
-    await served(bench, peer, "EH.nothing-applied", "after the refusals", subscription("subscribe", [good]))
+    await served(bench, peer, "EH.nothing-applied", "after the refusals", peer.subscription("subscribe", [good]))
     await peer.collect(bench.facts.update_interval_s + SLACK_S)
     updated = [message.data.get("address") for message in peer.messages if message.type == "token_update"]
-    bench.need(good in updated, "no value came of the token that was subscribed to in order")
+    bench.need(good in updated, "no value came of the token that was subscribed to in order", peer)
     applied = [token for token in untouched if token in updated]
     told = f"updates came of {', '.join(applied)}, which only refused messages named"
     bench.expect(not applied, "EH.nothing-applied", told, peer)
@@ -265,8 +287,8 @@ async def nothing_applied(bench: Bench) -> None:
 
 @SERVER.case(
     "S-EH-17", "core", "EH.partial-failure", "EH.bad-name-alone",
-    sends="a subscribe to a token that the server has and one that it does not have; then an unsubscribe of the first",
-    expects="an answer, in which the good token has the status success, and an answer to the unsubscribe",
+    sends="a subscribe to a token that the server has and one that it does not have; then a subscribe to another",
+    expects="an answer, in which the good token has the status success, and an answer to the other subscribe",
     why="A list of a hundred tokens must not fail because one of them was delisted.",
 )  # fmt: skip
 async def partial_failure(bench: Bench) -> None:
@@ -276,9 +298,10 @@ async def partial_failure(bench: Bench) -> None:
 
 @SERVER.case(
     "S-EH-18", "core", "EH.partial-failure", "EH.bad-name-alone",
-    sends="subscribes to a token that the server has, each with one entry beside it that is no usable name: null, 7, "
-    "{}, [], an empty string, a string with a lone surrogate escape; then an unsubscribe",
-    expects="an answer to each, in which the good token has the status success, and an answer to the unsubscribe",
+    sends="subscribes to a token that the server has, each on a connection of its own with one entry beside it that "
+    "is no usable name: null, 7, {}, [], an empty string, a string with a lone surrogate escape; behind each a good "
+    "subscribe",
+    expects="an answer to each, in which the good token has the status success, and an answer to the good subscribe",
     why="One bad entry is one bad name. What cannot be written as UTF-8 breaks a server that echoes it untried.",
     deadline_s=45,
 )  # fmt: skip
@@ -288,26 +311,35 @@ async def bad_entries(bench: Bench) -> None:
 
 
 async def _partly(bench: Bench, bad: list[Any]) -> None:
-    peer = await bench.strict()
     good = bench.tokens(1)[0]
     for entry in bad:
+        peer = await bench.strict()
         since = len(peer.messages)
-        await peer.send_json(subscription("subscribe", [good, entry]))
-        shown = json.dumps(entry)
+        await peer.send_json(peer.subscription("subscribe", [good, entry]))
+        bad_one = shown(entry)
         try:
             await peer.until(lambda message: message.type in {"subscription", "error"})
         except (SilenceError, EndedError) as error:
-            bench.fail("EH.partial-failure", f"a good token and {shown}: {error}", peer)
+            bench.fail("EH.partial-failure", f"a good token and {bad_one}: {error}", peer)
         answer = await peer.answer(lambda _: True, quiet_s=0.2)
         messages = [*peer.messages[since:], *answer.messages]
         accepted = [
             token for m in messages if m.type == "subscription" and m.data.get("status") != "error"
             for token in tokens_of(m)
         ]  # fmt: skip
-        told = f"a good token beside {shown} was not subscribed to"
+        told = f"a good token beside {bad_one} was not subscribed to"
         bench.expect(good in accepted, "EH.bad-name-alone", told, peer)
-    after = subscription("unsubscribe", [good])
-    await served(bench, peer, "EH.partial-failure", "after a request with a good and a bad token", after)
+        await _lives(bench, peer)
+
+
+async def _lives(bench: Bench, peer: Peer) -> None:
+    """The connection answers one more request, by an error at least."""
+    fresh = bench.facts.tokens[1:2] or bench.tokens(1)
+    await peer.send_json(peer.subscription("subscribe", list(fresh)))
+    try:
+        await peer.until(is_any_answer)
+    except (SilenceError, EndedError) as error:
+        bench.fail("EH.partial-failure", f"after a request with a good and a bad token: {error}", peer)
 
 
 @SERVER.case(
@@ -394,11 +426,13 @@ async def in_one_go(bench: Bench) -> None:
     """A bad message between good ones spoils neither."""
     peer = await bench.strict()
     first, second = bench.tokens(2)
-    await peer.send_json(subscription("subscribe", [first]))
+    await peer.send_json(peer.subscription("subscribe", [first]))
     await peer.send_text("this is not JSON")
-    await peer.send_json(subscription("subscribe", [second]))
+    await peer.send_json(peer.subscription("subscribe", [second]))
     answer = await peer.answer(lambda a: sum(map(is_answer, a.messages)) >= 2 and bool(a.of("error")))
     bench.expect(answer.of("error"), "EH.invalid-answered", "no error message came", peer)
+    if any(map(is_fatal, answer.messages)) and await fatal_end(bench, peer, "a text that is not JSON"):
+        return
     answers = sum(map(is_answer, answer.messages))
     told = f"of two good requests {answers} were answered"
     bench.expect(answers >= 2, "EH.invalid-survived", told, peer)

@@ -5,10 +5,10 @@ import json
 
 from tokenwire_conformance.figures import INBOUND_BURST, REPLY_S
 from tokenwire_conformance.server.bench import SERVER, Bench
-from tokenwire_conformance.server.peer import Peer, subscription
+from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.server.refusal import is_answer, served
 from tokenwire_conformance.wire.frames import Opcode, encode_frame
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__: list[str] = []
@@ -28,7 +28,7 @@ async def _requests(bench: Bench, peer: Peer, count: int) -> list[Received]:
     """Send so many requests at once and gather what answers them."""
     tokens = bench.tokens(1)
     for number in range(count):
-        await peer.send_json(subscription("unsubscribe" if number % 2 else "subscribe", tokens))
+        await peer.send_json(peer.subscription("unsubscribe" if number % 2 else "subscribe", tokens))
     answer = await peer.answer(lambda a: sum(map(is_answer, a.messages)) >= count)
     return answer.messages
 
@@ -60,7 +60,7 @@ async def rate_told(bench: Bench) -> None:
     peer = await bench.strict()
     tokens = bench.tokens(1)
     for number in range(_BEYOND):
-        await peer.send_json(subscription("unsubscribe" if number % 2 else "subscribe", tokens))
+        await peer.send_json(peer.subscription("unsubscribe" if number % 2 else "subscribe", tokens))
     messages = await peer.collect(1.5)
     limited = [message for message in messages if _limited(message)]
     bench.require(limited, "EH.rate-told", f"{_BEYOND} requests at once were not told RATE_LIMITED", peer)
@@ -68,7 +68,7 @@ async def rate_told(bench: Bench) -> None:
     bench.expect(
         not any(level in ("fatal", "warning") for level in levels),
         "EH.rate-told",
-        f"RATE_LIMITED has the levels {levels}",
+        f"RATE_LIMITED has the levels {shown(levels)}",
         peer,
     )
     told = f"RATE_LIMITED came {len(limited)} times in 1.5 s"
@@ -106,11 +106,10 @@ async def control_rate(bench: Bench) -> None:
 async def long_messages(bench: Bench) -> None:
     """A long message is served, and counts as several."""
     peer = await bench.strict()
-    request = subscription("subscribe", bench.tokens(1))
-    long = json.dumps(request).ljust(16 * _SHARE_BYTES)
+    tokens = bench.tokens(1)
     for _ in range(3):
-        await peer.send_text(long)
-    await peer.send_json(request)
+        await peer.send_text(json.dumps(peer.subscription("subscribe", tokens)).ljust(16 * _SHARE_BYTES))
+    await peer.send_json(peer.subscription("subscribe", tokens))
     answer = await peer.answer(lambda a: sum(is_answer(m) or _limited(m) for m in a.messages) >= 4)
     answers = sum(map(is_answer, answer.messages))
     bench.expect(answers >= 3, "EH.long-message-cost", f"{answers} of three long requests were answered", peer)
@@ -135,7 +134,7 @@ async def flood(bench: Bench) -> None:
     while loop.time() - begun_s < _FLOOD_S + 5 and peer.ended_s is None and peer.close_code is None:
         # By the clock, not by a pause for each: pauses are longer than asked for.
         while number < (loop.time() - begun_s) * 100:
-            await peer.send_json(subscription("unsubscribe" if number % 2 else "subscribe", tokens))
+            await peer.send_json(peer.subscription("unsubscribe" if number % 2 else "subscribe", tokens))
             number += 1
         await asyncio.sleep(0.05)
     lasted_s = loop.time() - begun_s
@@ -147,7 +146,7 @@ async def flood(bench: Bench) -> None:
     told = f"the flood was ended after {lasted_s:.1f} s"
     bench.expect(_FLOOD_S - 1 <= lasted_s <= _FLOOD_S + 4, "EH.flood", told, peer)
     levels = [message.data.get("level") for message in peer.messages if _limited(message)]
-    told = f"the levels of RATE_LIMITED were {levels[-3:]}"
+    told = f"the levels of RATE_LIMITED were {shown(levels[-3:])}"
     bench.expect(levels[-1:] == ["fatal"], "EH.flood", told, peer)
 
 
@@ -188,7 +187,7 @@ async def many_fragments(bench: Bench) -> None:
     """A message in more than 4096 fragments ends the connection."""
     peer = await bench.strict()
     await served(bench, peer, "MS.answered", "on a good connection")
-    text = json.dumps(subscription("subscribe", bench.tokens(1))).encode()
+    text = json.dumps(peer.subscription("subscribe", bench.tokens(1))).encode()
     out = [encode_frame(Opcode.TEXT, text[:10], mask=True, fin=False)]
     out += [encode_frame(Opcode.CONTINUATION, b"", mask=True, fin=False)] * (_MAX_FRAGMENTS + 200)
     out.append(encode_frame(Opcode.CONTINUATION, text[10:], mask=True))

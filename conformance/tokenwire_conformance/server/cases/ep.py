@@ -3,9 +3,10 @@
 from tokenwire_conformance.figures import PATH
 from tokenwire_conformance.server.bench import SERVER, Bench
 from tokenwire_conformance.server.checkers import TYPES
-from tokenwire_conformance.server.peer import ConnectFailedError, subscription
+from tokenwire_conformance.server.peer import ConnectFailedError
 from tokenwire_conformance.server.refusal import is_answer, served
 from tokenwire_conformance.wire.frames import Opcode, encode_frame
+from tokenwire_conformance.wire.messages import shown
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__: list[str] = []
@@ -77,7 +78,7 @@ async def subprotocol(bench: Bench) -> None:
     peer = await bench.connect(headers=[(_PROTOCOL, f"chat, {_OURS}")])
     await bench.greet(peer)
     taken = peer.response.header(_PROTOCOL)
-    bench.expect(taken == _OURS, "EP.subprotocol", f"{_PROTOCOL} of the answer is {taken!r}", peer)
+    bench.expect(taken == _OURS, "EP.subprotocol", f"{_PROTOCOL} of the answer is {shown(taken)}", peer)
 
 
 @SERVER.case(
@@ -99,7 +100,7 @@ async def subprotocol_not_offered(bench: Bench) -> None:
             raise
         await bench.greet(peer)
         taken = peer.response.header(_PROTOCOL)
-        bench.expect(taken is None, "EP.subprotocol", f"{_PROTOCOL} of the answer is {taken!r}", peer)
+        bench.expect(taken is None, "EP.subprotocol", f"{_PROTOCOL} of the answer is {shown(taken)}", peer)
 
 
 @SERVER.case(
@@ -125,7 +126,7 @@ async def nothing_unasked(bench: Bench) -> None:
     peer = await bench.strict()
     assert peer.greeting is not None
     listed = peer.greeting.data.get("capabilities")
-    bench.expect(not listed, "EP.caps-in-force", f"data.capabilities is {listed!r}", peer)
+    bench.expect(not listed, "EP.caps-in-force", f"data.capabilities is {shown(listed)}", peer)
     await served(bench, peer, "EP.caps-in-force", "with nothing asked for")
 
 
@@ -173,7 +174,7 @@ async def over_tls(bench: Bench) -> None:
     """The endpoint is served over TLS."""
     bench.need(bench.facts.target.tls, "the URL begins with ws://; name a wss:// one to test TLS")
     peer = await bench.strict()
-    await peer.send_json(subscription("subscribe", bench.tokens(1)))
+    await peer.send_json(peer.subscription("subscribe", bench.tokens(1)))
     try:
         await peer.until(is_answer)
     except (SilenceError, EndedError) as error:

@@ -1,5 +1,6 @@
 """MB: the base message format. The first of them judge what every connection of the run received."""
 
+import asyncio
 import itertools
 import json
 
@@ -8,13 +9,16 @@ from tokenwire_conformance.server import checkers
 from tokenwire_conformance.server.bench import SERVER, Bench
 from tokenwire_conformance.server.checkers import sequence_contiguous, sequence_first
 from tokenwire_conformance.server.over_run import judge_run
-from tokenwire_conformance.server.peer import subscription
+from tokenwire_conformance.server.peer import NUMBER, TIME
 from tokenwire_conformance.server.refusal import is_answer, served
+from tokenwire_conformance.server.stall import FILLING, fill, held
 from tokenwire_conformance.wire.frames import Opcode
+from tokenwire_conformance.wire.messages import shown
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__: list[str] = []
 
+_STALL_S = 3.0
 _SENDS = "what every case sends; run alone: a subscribe, a text that is not JSON, an unsubscribe"
 
 
@@ -138,7 +142,8 @@ async def numbered_apart(bench: Bench) -> None:
     begun = first.messages[0].sequence, second.messages[0].sequence
     bench.expect(
         begun[0] == begun[1], "MB.sequence-per-connection",
-        f"the first connection began with the number {begun[0]}, the second, opened later, with {begun[1]}", second,
+        f"the first connection began with the number {shown(begun[0])}, the second, opened later, "
+        f"with {shown(begun[1])}", second,
     )  # fmt: skip
     # One that leaves holes on a single connection too is judged by the case of contiguous numbers.
     for peer in (first, second):
@@ -148,7 +153,7 @@ async def numbered_apart(bench: Bench) -> None:
             b for a, b in itertools.pairwise(numbers)
             if a is not None and b is not None and a + 1 < b < a + 1000 and set(range(a + 1, b)) <= others
         ]  # fmt: skip
-        told = f"numbers that are missing before {holes[:3]} were used on the other connection"
+        told = f"numbers that are missing before {shown(holes[:3])} were used on the other connection"
         bench.expect(not holes, "MB.sequence-per-connection", told, peer)
 
 
@@ -177,7 +182,7 @@ async def fragmented(bench: Bench) -> None:
     peer = await bench.strict()
     token = bench.tokens(1)
     for action, fragments in (("subscribe", 3), ("unsubscribe", 0)):
-        text = _text(subscription(action, token))
+        text = _text(peer.subscription(action, token))
         if fragments:
             await peer.send_text(text, fragments=fragments)
         else:
@@ -204,7 +209,7 @@ async def fragmented(bench: Bench) -> None:
 async def binary_refused(bench: Bench) -> None:
     """A binary message is told so and closes with 1003."""
     peer = await bench.strict()
-    text = _text(subscription("subscribe", bench.tokens(1)))
+    text = _text(peer.subscription("subscribe", bench.tokens(1)))
     await peer.send_frame(Opcode.BINARY, text.encode())
     try:
         code = await peer.closing(REPLY_S)
@@ -212,7 +217,7 @@ async def binary_refused(bench: Bench) -> None:
         bench.fail("MB.binary-refused", f"a binary message was sent: {error}", peer)
     bench.expect(code == 1003, "MB.binary-refused", f"the close code is {code}", peer)
     codes = [message.data.get("code") for message in peer.unread() if message.type == "error"]
-    told = f"the codes of the errors before the end are {codes}"
+    told = f"the codes of the errors before the end are {shown(codes)}"
     bench.expect("BINARY_NOT_SUPPORTED" in codes, "MB.binary-refused", told, peer)
 
 
@@ -224,20 +229,21 @@ async def binary_refused(bench: Bench) -> None:
 )  # fmt: skip
 async def unknown_fields(bench: Bench) -> None:
     """Unknown fields of a request are ignored."""
-    request = subscription("subscribe", bench.tokens(1), unheardOf=[1, {"a": None}])
-    await _liberal(bench, _text(request | {"unknown": {"of": ["every", "kind"]}}), "with unknown fields")
+    text = _text(_request(bench, unheardOf=[1, {"a": None}]) | {"unknown": {"of": ["every", "kind"]}})
+    await _liberal(bench, text, "with unknown fields")
 
 
 @SERVER.case(
     "S-MB-15", "core", "MB.liberal",
-    sends="a subscribe with \"sequence\": 1.0 and \"timestamp\": 1.764547200e12",
+    sends="a subscribe with \"sequence\": 1.0 and a timestamp such as 1764547200.123e3, the present",
     expects="a subscription message with the status success",
     why="JSON has one kind of number, and some writers print whole ones with a point or an exponent.",
 )  # fmt: skip
 async def whole_numbers(bench: Bench) -> None:
     """Whole numbers may be written with a point or an exponent."""
     data = _text({"action": "subscribe", "tokens": bench.tokens(1)})
-    text = f'{{"type":"subscription","sequence":1.0,"timestamp":1.764547200e12,"data":{data}}}'
+    seconds = f"{bench.facts.clock.wall_ms() / 1000:.3f}"
+    text = f'{{"type":"subscription","sequence":1.0,"timestamp":{seconds}e3,"data":{data}}}'
     await _liberal(bench, text, "with 1.0 as its sequence")
 
 
@@ -250,13 +256,13 @@ async def whole_numbers(bench: Bench) -> None:
 async def repeated_key(bench: Bench) -> None:
     """The last of a repeated key counts."""
     data = _text({"action": "subscribe", "tokens": bench.tokens(1)})
-    text = f'{{"type":"nonsense","sequence":1,"timestamp":0,"data":{data},"type":"subscription"}}'
+    text = f'{{"type":"nonsense","sequence":"{NUMBER}","timestamp":"{TIME}","data":{data},"type":"subscription"}}'
     await _liberal(bench, text, "with a repeated key")
 
 
 async def _liberal(bench: Bench, text: str, how: str) -> None:
     peer = await bench.strict()
-    await peer.send_text(text)
+    await peer.send_text(peer.stamped(text))
     try:
         answer = await peer.until(lambda message: message.type in {"subscription", "error"})
     except (SilenceError, EndedError) as error:
@@ -276,7 +282,7 @@ async def compressed_request(bench: Bench) -> None:
     peer = await bench.strict()
     bench.need(peer.deflate is not None, "the server does not agree on permessage-deflate")
     for action, compressed in (("subscribe", True), ("unsubscribe", False), ("subscribe", True)):
-        await peer.send_text(_text(subscription(action, bench.tokens(1))), compressed=compressed)
+        await peer.send_text(_text(peer.subscription(action, bench.tokens(1))), compressed=compressed)
         how = f"a {'compressed' if compressed else 'plain'} {action}"
         try:
             await peer.until(is_answer)
@@ -286,7 +292,8 @@ async def compressed_request(bench: Bench) -> None:
 
 @SERVER.case(
     "S-MB-18", "timing", "MB.numbered-last",
-    sends="for 6 s, without reading, subscribes of up to 100 tokens with a pause of 0.3 s between; then it reads again",
+    sends=f"{FILLING} subscribes with the same 100 tokens, ten a second; nothing is read meanwhile, nor for "
+    f"{_STALL_S:g} s more; then it reads again",
     expects="whatever comes, up to the end of the connection if the server gives the reader up, has no hole in its "
     "numbers",
     why="What is replaced by something newer before it is written must not have had a number.",
@@ -294,21 +301,22 @@ async def compressed_request(bench: Bench) -> None:
 )  # fmt: skip
 async def slow_reader(bench: Bench) -> None:
     """A reader that is behind sees no hole."""
-    peer = await bench.strict()
-    tokens = bench.tokens(min(100, peer.limit, max(1, len(bench.facts.tokens))))
-    answer = await peer.subscribe(tokens)
-    bench.require(answer.of("subscription"), "MS.answered", "a subscribe was not answered", peer)
+    peer = await bench.strict(offer_deflate=False)
+    tokens = await held(bench, peer, "MS.answered")
     before = len(peer.messages)
-    peer.pause()
-    for _ in range(20):
-        await peer.send_json(subscription("subscribe", tokens))
-        await peer.collect(0.3)
+    await fill(peer, tokens)
+    await asyncio.sleep(_STALL_S)
     peer.resume()
     await peer.collect(bench.facts.update_interval_s + SLACK_S)
     bench.require(len(peer.messages) > before, "MB.numbered-last", "nothing came once it read again", peer)
     for finding in sequence_contiguous(peer.messages):
         if finding.clause == "MB.sequence-contiguous":
             bench.fail("MB.numbered-last", finding.message, peer)
+
+
+def _request(bench: Bench, **extra: object) -> dict[str, object]:
+    data = {"action": "subscribe", "tokens": bench.tokens(1), **extra}
+    return {"type": "subscription", "sequence": NUMBER, "timestamp": TIME, "data": data}
 
 
 def _text(value: object) -> str:

@@ -3,7 +3,8 @@
 from tokenwire_conformance.server import checkers
 from tokenwire_conformance.server.bench import SERVER, Bench
 from tokenwire_conformance.server.checkers import distinct_ids
-from tokenwire_conformance.server.over_run import judge_run
+from tokenwire_conformance.server.over_run import evidence, judge_run, report
+from tokenwire_conformance.wire.messages import shown
 
 __all__: list[str] = []
 
@@ -23,7 +24,7 @@ async def first_message(bench: Bench) -> None:
     assert peer.greeting is not None
     bench.require(peer.greeting.type == "connection", "MC.first", f"came first: {peer.greeting.brief()}", peer)
     status = peer.greeting.data.get("status")
-    bench.require(status == "connected", "MC.connected", f"its status is {status!r}", peer)
+    bench.require(status == "connected", "MC.connected", f"its status is {shown(status)}", peer)
 
 
 @SERVER.case(
@@ -68,7 +69,7 @@ async def lower_case(bench: Bench) -> None:
     for _ in range(2):  # a UUID without any letter is rare, two of them are rarer
         peer = await bench.strict()
         name = peer.messages[0].data.get("connectionId")
-        bench.need(isinstance(name, str), f"connectionId is {name!r}")
+        bench.need(isinstance(name, str), f"connectionId is {shown(name)}")
         bench.expect(name == str(name).lower(), "MC.id-lower-case", f"connectionId is {name}", peer)
 
 
@@ -81,7 +82,11 @@ async def lower_case(bench: Bench) -> None:
 )  # fmt: skip
 async def end_status(bench: Bench) -> None:
     """Another status than connected comes only right before the end."""
-    await judge_run(bench, "MC.end-status", checkers.end_status)
+    found = await evidence(bench, "MC.end-status", "connection")
+    ends = (m for history in found for m in history.peer.messages if m.type == "connection")
+    seen = any(message.data.get("status") in ("disconnected", "error") for message in ends)
+    bench.need(seen, "no connection message with the status disconnected or error came on any connection")
+    report(bench, ((h, finding) for h in found for finding in checkers.end_status(h.peer.messages)))
 
 
 @SERVER.case(

@@ -7,11 +7,11 @@ from tokenwire_conformance.figures import CONNECTION_TIMEOUT_S, PROTOCOL_ERRORS_
 from tokenwire_conformance.server import checkers
 from tokenwire_conformance.server.bench import SERVER, Bench
 from tokenwire_conformance.server.checkers import Finding
-from tokenwire_conformance.server.over_run import judge_run
-from tokenwire_conformance.server.peer import Peer, subscription
+from tokenwire_conformance.server.over_run import evidence, judge_run, report
+from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.server.refusal import is_answer, is_refusal, served
 from tokenwire_conformance.wire.frames import Opcode
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 from tokenwire_conformance.wire.wire import EndedError, SilenceError
 
 __all__: list[str] = []
@@ -57,7 +57,7 @@ def _unknown_codes(messages: Sequence[Received]) -> Iterator[Finding]:
     for index, message in enumerate(messages):
         code = message.data.get("code")
         if message.type == "error" and isinstance(code, str) and code not in CATALOGUE:
-            yield Finding("ME.catalogue", f"the code {code[:80]!r} is none of the catalogue", index)
+            yield Finding("ME.catalogue", f"the code {shown(code, 80)} is none of the catalogue", index)
 
 
 @SERVER.case(
@@ -112,7 +112,7 @@ async def end_order(bench: Bench) -> None:
     bench.expect(code is not None, "ME.end-order", "the connection ended without a close frame", peer)
     rest = [(message.type, message.data.get("status")) for message in peer.unread()]
     last_words = len(rest) == 1 and rest[0] in (("connection", "disconnected"), ("connection", "error"))
-    bench.expect(last_words, "ME.end-order", f"between the fatal error and the close frame came {rest}", peer)
+    bench.expect(last_words, "ME.end-order", f"between the fatal error and the close frame came {shown(rest)}", peer)
 
 
 async def _fatal(bench: Bench) -> tuple[Peer, Received]:
@@ -152,7 +152,7 @@ async def warning_lives(bench: Bench) -> None:
     """After a warning the connection lives on."""
     peer = await bench.strict()
     for sequence in (1, 9):
-        request = subscription("subscribe", bench.tokens(1), sequence=sequence)
+        request = peer.subscription("subscribe", bench.tokens(1), sequence=sequence)
         await peer.send_json(request)
         try:
             await peer.until(is_answer)
@@ -184,4 +184,7 @@ def _is_warning(message: Received) -> bool:
 )  # fmt: skip
 async def nothing_after_fatal(bench: Bench) -> None:
     """Nothing but a connection message comes behind a fatal error."""
-    await judge_run(bench, "ME.end-order", checkers.after_fatal, kind="error")
+    found = await evidence(bench, "ME.end-order", "error")
+    seen = any(_is_fatal(message) for history in found for message in history.peer.messages)
+    bench.need(seen, "no fatal error came on any connection")
+    report(bench, ((h, finding) for h in found for finding in checkers.after_fatal(h.peer.messages)))

@@ -8,7 +8,7 @@ from tokenwire_conformance.server.beat import observe
 from tokenwire_conformance.server.bench import SERVER, Bench, made_up_name
 from tokenwire_conformance.server.checkers import batch_sizes, compression
 from tokenwire_conformance.server.over_run import judge_run
-from tokenwire_conformance.server.peer import Peer, subscription
+from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.wire.frames import Opcode
 from tokenwire_conformance.wire.handshake import DEFLATE_OFFER
 from tokenwire_conformance.wire.messages import Received
@@ -140,8 +140,9 @@ async def latency(bench: Bench) -> None:
             seen = peer.controls.index(pong) + 1
         pongs.append(pong.at_s - begun_s)
         begun_s = loop.time()
-        await peer.send_json(subscription("subscribe", token))
-        answers.append((await peer.until("subscription")).at_s - begun_s)
+        await peer.send_json(peer.subscription("subscribe", token))
+        # A server may well refuse what is held already.
+        answers.append((await peer.until(lambda m: m.type in {"subscription", "error"})).at_s - begun_s)
         await peer.collect(0.1)
     spent_s = statistics.median(answers) - statistics.median(pongs)
     told = f"the median of {_REQUESTS} answers was {spent_s * 1000:.0f} ms"
@@ -162,13 +163,18 @@ async def interval(bench: Bench) -> None:
     """Updates of a token come at the update interval."""
     beat = await observe(bench)
     gaps, interval_s = beat.gaps, beat.interval_s
-    shortest_s = min(gaps, default=interval_s)
+    # A tick that came late makes the next seem early, so the timestamps have to say the same, or most of the gaps.
+    told_s = [max(gap.come_s, gap.stamped_s) for gap in gaps]
+    usual_s = statistics.median(gap.come_s for gap in gaps) if gaps else interval_s
+    shortest_s = min((*told_s, usual_s))
     told = f"updates of a token came {shortest_s:.2f} s apart, where the interval is {interval_s:g} s"
     bench.require(shortest_s >= interval_s - _EARLY_S, "PF.interval", told, beat.peer)
-    bench.need(len(gaps) >= _ENOUGH_GAPS, f"{len(gaps)} changes were seen: name tokens that change with --tokens")
+    bench.need(
+        len(gaps) >= _ENOUGH_GAPS, f"{len(gaps)} changes were seen: name tokens that change with --tokens", beat.peer
+    )
     if shortest_s > interval_s + _LATE_S:
         told = f"no two updates of a token were closer than {shortest_s:.2f} s"
-        bench.need(bench.facts.given, f"{told}; name tokens that keep changing with --tokens")
+        bench.need(bench.facts.given, f"{told}; name tokens that keep changing with --tokens", beat.peer)
         bench.fail("PF.interval", f"{told}, where the interval is {interval_s:g} s", beat.peer)
 
 

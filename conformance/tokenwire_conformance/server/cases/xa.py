@@ -14,6 +14,7 @@ from tokenwire_conformance.server.extension import (
     require_alive,
     up_to,
 )
+from tokenwire_conformance.wire.messages import shown
 
 __all__: list[str] = []
 
@@ -73,7 +74,7 @@ async def out_of_range(bench: Bench) -> None:
     await ack(peer, last_number(peer) + 1000)
     messages = await gathered(peer, mark, codes)
     seen = [(m.data.get("code"), m.data.get("level")) for m in messages if m.type == "error"]
-    bench.require(seen == [("ACK_OUT_OF_RANGE", "warning")], "XA.out-of-range", f"errors: {seen}", peer)
+    bench.require(seen == [("ACK_OUT_OF_RANGE", "warning")], "XA.out-of-range", f"errors: {shown(seen)}", peer)
     await require_alive(bench, peer, "XA.out-of-range")
 
 
@@ -89,7 +90,9 @@ async def wrong_type(bench: Bench) -> None:
     mark = len(peer.messages)
     await ack(peer, "1")
     messages = await gathered(peer, mark, codes)
-    bench.require(codes(messages) == ["INVALID_MESSAGE"], "EH.invalid-message", f"errors: {codes(messages)}", peer)
+    bench.require(
+        codes(messages) == ["INVALID_MESSAGE"], "EH.invalid-message", f"errors: {shown(codes(messages))}", peer
+    )
     await ack(peer, 1)
     await require_alive(bench, peer, "XA.silent")
     found = codes(peer.messages[mark:])
@@ -113,5 +116,5 @@ async def rate(bench: Bench) -> None:
         await asyncio.sleep(10 / _ACKS)
     await peer.collect(QUIET_S)
     found = codes(peer.messages[mark:])
-    bench.require(not found, "XA.rate", f"errors: {found[:5]}", peer)
+    bench.require(not found, "XA.rate", f"errors: {shown(found[:5])}", peer)
     await require_alive(bench, peer, "XA.rate")

@@ -5,9 +5,9 @@ from itertools import pairwise
 from tokenwire_conformance.figures import MAX_BATCH, REPLY_S, SLACK_S
 from tokenwire_conformance.server.bench import SERVER, Bench
 from tokenwire_conformance.server.extension import gathered, updates_of
-from tokenwire_conformance.server.peer import Peer, subscription
+from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.server.shapes import expect_shapes
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 
 __all__: list[str] = []
 
@@ -16,7 +16,7 @@ _MAX_BATCH_BYTES = 512 * 1024  # I-56
 
 async def _values(bench: Bench, peer: Peer, tokens: list[str]) -> list[Received]:
     """Subscribe and read until each token has a value, or the time for that is over."""
-    await peer.send_json(subscription("subscribe", tokens))
+    await peer.send_json(peer.subscription("subscribe", tokens))
     return await gathered(
         peer, 1, lambda ms: set(tokens) <= {u.get("address") for u in updates_of(ms)},
         REPLY_S + bench.facts.update_interval_s,
@@ -91,7 +91,7 @@ async def one_number(bench: Bench) -> None:
     await peer.unsubscribe(tokens)
     numbers = [message.sequence or 0 for message in peer.messages]
     steps = {later - earlier for earlier, later in pairwise(numbers)}
-    bench.require(steps == {1}, "XB.updates", f"the numbers were {numbers[:20]}", peer)
+    bench.require(steps == {1}, "XB.updates", f"the numbers were {shown(numbers[:20])}", peer)
 
 
 @SERVER.case(
@@ -128,7 +128,7 @@ async def nothing_else(bench: Bench) -> None:
     others = sorted(peer.granted - {"batch"})
     bench.require(not others, "EP.caps-in-force", f"granted unasked: {', '.join(others)}", peer)
     (token,) = bench.live_tokens(1)
-    await peer.send_json(subscription("subscribe", [token], requestId="r-1"))
+    await peer.send_json(peer.subscription("subscribe", [token], requestId="r-1"))
     messages = await gathered(peer, 1, updates_of, REPLY_S + bench.facts.update_interval_s)
     bench.require(updates_of(messages), "XB.updates", "no update came", peer)
     greeting = sorted({"session", "resumed", "subscriptions", "stream", "heartbeatMs"} & peer.greeting.data.keys())

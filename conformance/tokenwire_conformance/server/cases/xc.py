@@ -11,7 +11,7 @@ from tokenwire_conformance.server.bench import SERVER, Bench
 from tokenwire_conformance.server.extension import codes, gathered, updates_of
 from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.server.shapes import expect_shapes
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 
 __all__ = ["kline_problem", "klines_of", "trade_problem", "trades_of"]
 
@@ -46,20 +46,20 @@ def klines_of(messages: Iterable[Received]) -> list[tuple[int, dict[str, Any]]]:
 
 def trade_problem(trades: Sequence[dict[str, Any]]) -> str | None:
     """What is wrong with the trades of one connection, in the order in which they came, or ``None``."""
-    versions: dict[Any, list[int]] = {}
+    versions: dict[str, list[int]] = {}
     for trade in trades:
-        if trade.get("side") not in {"Buy", "Sell"}:
-            return f"side is {trade.get('side')!r}"
+        if trade.get("side") not in ("Buy", "Sell"):
+            return f"side is {shown(trade.get('side'))}"
         for name in ("price", "volume"):
             if not isinstance(value := trade.get(name), str) or not _DECIMAL.fullmatch(value):
-                return f"{name} is {value!r}"
+                return f"{name} is {shown(value)}"
         if not isinstance(time := trade.get("timestamp"), str) or not _TIME.fullmatch(time):
-            return f"timestamp is {time!r}, not ISO 8601 in UTC"
+            return f"timestamp is {shown(time)}, not ISO 8601 in UTC"
         if isinstance(version := trade.get("version"), int):
-            versions.setdefault(trade.get("address"), []).append(version)
+            versions.setdefault(str(trade.get("address")), []).append(version)
     for address, numbers in versions.items():
         if any(later - earlier != 1 for earlier, later in pairwise(numbers)):
-            return f"the versions of {address} are {numbers[:20]}"
+            return f"the versions of {address} are {shown(numbers[:20])}"
     return None
 
 
@@ -72,14 +72,14 @@ def kline_problem(bars: Sequence[tuple[int, dict[str, Any]]]) -> str | None:
     for at_ms, bar in bars:
         for name in (*_BAR_PRICES, "volume"):
             if not isinstance(value := bar.get(name), str) or not _DECIMAL.fullmatch(value):
-                return f"{name} is {value!r}"
+                return f"{name} is {shown(value)}"
         low, high = float(bar["low"]), float(bar["high"])
         if not all(low <= float(bar[name]) <= high for name in ("open", "close")):
             return f"open {bar['open']} or close {bar['close']} is outside of {bar['low']} to {bar['high']}"
         times = [bar.get("open_time"), bar.get("close_time")]
         if not all(isinstance(time, str) and _TIME.fullmatch(time) for time in times) or str(times[0]) >= str(times[1]):
             return f"open_time and close_time are {times}"
-        series = (bar.get("address"), bar.get("interval"))
+        series = (str(bar.get("address")), str(bar.get("interval")))
         key = (*series, times[0])
         if key in newest:
             before_ms, version = newest[key]
@@ -140,7 +140,7 @@ async def default_channels(bench: Bench) -> None:
     answer = max(index for index, message in enumerate(peer.messages) if message.type == "subscription")
     await peer.collect(bench.facts.update_interval_s + QUIET_S)
     late = [message.type for message in peer.messages[answer + 1 :] if message.type not in {"heartbeat", "error"}]
-    bench.require(not late, "XC.default", f"{len(late)} messages came behind the unsubscribe ({late[:3]})", peer)
+    bench.require(not late, "XC.default", f"{len(late)} messages came behind the unsubscribe ({shown(late[:3])})", peer)
 
 
 @SERVER.case(
@@ -178,7 +178,7 @@ async def klines(bench: Bench) -> None:
     await gathered(peer, 1, lambda ms: len({bar.get("open_time") for _, bar in klines_of(ms)}) > 1, _BAR_S)
     await peer.collect(SLACK_S)
     bars = klines_of(peer.messages)
-    intervals = {bar.get("interval") for _, bar in bars}
+    intervals = {str(bar.get("interval")) for _, bar in bars}
     bench.require(intervals == {"1m"}, "XC.klines", f"bars of {intervals} came, not of 1m", peer)
     problem = kline_problem(bars)
     bench.require(problem is None, "XC.klines", problem or "", peer)
@@ -205,7 +205,7 @@ async def counted(bench: Bench) -> None:
     answer = await peer.subscribe([more], channels=["token", "trades"])
     bench.require(not answer.accepted(), "XC.counted", "two channels were accepted with one place left", peer)
     seen = answer.codes()
-    bench.require("SUBSCRIPTION_LIMIT" in seen, "XC.counted", f"the refusal has the codes {seen}", peer)
+    bench.require("SUBSCRIPTION_LIMIT" in seen, "XC.counted", f"the refusal has the codes {shown(seen)}", peer)
     accepted = (await peer.subscribe([more], channels=["token"])).accepted()
     bench.require(len(accepted) == 1, "XC.counted", "the last place is taken, though nothing was accepted", peer)
     answer = await peer.subscribe([more], channels=["trades"])
@@ -225,9 +225,9 @@ async def wrong_channel(bench: Bench) -> None:
     for wrong in (["nonsense"], "trades"):
         mark = len(peer.messages)
         answer = await peer.subscribe(tokens, REPLY_S / 2, channels=wrong)
-        bench.require(not answer.accepted(), "EH.invalid-message", f"channels {wrong!r} was accepted", peer)
+        bench.require(not answer.accepted(), "EH.invalid-message", f"channels {shown(wrong)} was accepted", peer)
         found = codes(peer.messages[mark:])
-        bench.require(found, "EH.invalid-message", f"channels {wrong!r} was not answered with an error", peer)
+        bench.require(found, "EH.invalid-message", f"channels {shown(wrong)} was not answered with an error", peer)
     bench.require((await peer.subscribe(tokens)).accepted(), "XC.default", "no success any more", peer)
 
 

@@ -9,7 +9,7 @@ from tokenwire_conformance.server.bench import SERVER, Bench
 from tokenwire_conformance.server.extension import codes, gathered
 from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.server.shapes import expect_shapes
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 
 __all__: list[str] = []
 
@@ -38,7 +38,9 @@ async def echo(bench: Bench) -> None:
     peer = await bench.extended("heartbeat")
     for value in ("a-1", "ä€😀", "x" * 128, 7, 0.5):
         found = _echoes(await _pinged(peer, value))
-        bench.require(found == [value], "XH.echo", f"ping with {str(value)[:20]!r} was answered with {found}", peer)
+        bench.require(
+            found == [value], "XH.echo", f"ping with {shown(str(value)[:20])} was answered with {shown(found)}", peer
+        )
 
 
 @SERVER.case(
@@ -53,7 +55,9 @@ async def bad_echo(bench: Bench) -> None:
     for value in ("x" * 129, [1]):
         messages = await _pinged(peer, value)
         seen = codes(messages)
-        bench.require(seen == ["INVALID_MESSAGE"], "EH.invalid-message", f"was answered with the errors {seen}", peer)
+        bench.require(
+            seen == ["INVALID_MESSAGE"], "EH.invalid-message", f"was answered with the errors {shown(seen)}", peer
+        )
     found = _echoes(await _pinged(peer, "still"))
     bench.require(found == ["still"], "XH.echo", "a valid ping is not answered any more", peer)
 
@@ -83,7 +87,7 @@ async def unnumbered(bench: Bench) -> None:
             before = message.sequence or 0
     numbers = [message.sequence or 0 for message in peer.messages if message.type != "heartbeat"]
     steps = {later - earlier for earlier, later in pairwise(numbers)}
-    bench.require(steps == {1}, "XH.unnumbered", f"the numbered messages have {numbers[:20]}", peer)
+    bench.require(steps == {1}, "XH.unnumbered", f"the numbered messages have {shown(numbers[:20])}", peer)
 
 
 @SERVER.case(
@@ -117,7 +121,7 @@ async def ungranted(bench: Bench) -> None:
     peer = await bench.strict()
     messages = await _pinged(peer, "by-hand")
     found = _echoes(messages)
-    text = f"echoes {found}, errors {codes(messages)}"
+    text = f"echoes {shown(found)}, errors {shown(codes(messages))}"
     bench.require(found == ["by-hand"], "XH.ping-ungranted", f"the ping was answered with {text}", peer)
 
 
@@ -135,7 +139,7 @@ async def rate(bench: Bench) -> None:
         if number % 10 == 0:
             await asyncio.sleep(10 / _PINGS)
     messages = await gathered(peer, 1, lambda ms: len(_echoes(ms)) >= _PINGS or codes(ms))
-    bench.require(not codes(messages), "XA.rate", f"errors: {codes(messages)[:5]}", peer)
+    bench.require(not codes(messages), "XA.rate", f"errors: {shown(codes(messages)[:5])}", peer)
     found = _echoes(messages)
     bench.require(found == list(range(1, _PINGS + 1)), "XH.echo", f"{len(found)} answers, or out of order", peer)
 

@@ -21,6 +21,7 @@ from tokenwire_conformance.server.extension import (
     updates_of,
 )
 from tokenwire_conformance.server.shapes import expect_shapes
+from tokenwire_conformance.wire.messages import shown
 
 __all__: list[str] = []
 
@@ -45,10 +46,10 @@ async def secret(bench: Bench) -> None:
         found.append(text)
         assert peer.greeting is not None
         data = peer.greeting.data
-        bench.require(data.get("resumed") is False, "XR.secret", f"resumed is {data.get('resumed')!r}", peer)
+        bench.require(data.get("resumed") is False, "XR.secret", f"resumed is {shown(data.get('resumed'))}", peer)
         window = data.get("resumeWindowMs")
         is_window = isinstance(window, int) and not isinstance(window, bool) and window >= 0
-        bench.require(is_window, "XR.secret", f"resumeWindowMs is {window!r}", peer)
+        bench.require(is_window, "XR.secret", f"resumeWindowMs is {shown(window)}", peer)
     bench.require(found[0] != found[1], "XR.secret", "two sessions have the same secret")
 
 
@@ -68,7 +69,7 @@ async def resumed_first(bench: Bench) -> None:
     assert peer.greeting is not None
     bench.require(peer.greeting.type == "connection", "XR.resumed", f"came first: {peer.greeting.brief()}", peer)
     begin = peer.greeting.data.get("replayFrom")
-    bench.require(begin == last + 1, "XR.resumed", f"replayFrom is {begin!r}, not {last + 1}", peer)
+    bench.require(begin == last + 1, "XR.resumed", f"replayFrom is {shown(begin)}, not {last + 1}", peer)
     number = peer.greeting.sequence
     bench.require(number == last, "XR.resumed", f"its sequence is {number}; the last number was {last}", peer)
 
@@ -91,7 +92,7 @@ async def replay_exact(bench: Bench) -> None:
     again = await replayed(peer, highest)
     numbers = [message.sequence for message in again]
     wanted = list(range(2, highest + 1))
-    bench.require(numbers == wanted, "XR.replay-exact", f"came {numbers[:20]}, not 2 to {highest}", peer)
+    bench.require(numbers == wanted, "XR.replay-exact", f"came {shown(numbers[:20])}, not 2 to {highest}", peer)
     first = {message.sequence: message for message in numbered(old.messages)}
     for message in again:
         before = first.get(message.sequence)
@@ -148,7 +149,7 @@ async def goes_on(bench: Bench) -> None:
     bench.require(addresses & set(tokens), "XR.replay-exact", "no value of the subscribed tokens came", peer)
     numbers = [message.sequence for message in numbered(messages)]
     wanted = list(range(last + 1, last + 1 + len(numbers)))
-    bench.require(numbers == wanted, "XR.replay-exact", f"came {numbers[:20]}, behind {last}", peer)
+    bench.require(numbers == wanted, "XR.replay-exact", f"came {shown(numbers[:20])}, behind {last}", peer)
 
 
 @SERVER.case(
@@ -236,7 +237,9 @@ async def failed_told(bench: Bench) -> None:
     second = await peer.receive(REPLY_S)
     bench.require(second.type == "error", "XR.failed-told", f"came second: {second.brief()}", peer)
     seen = (second.data.get("code"), second.data.get("level"), second.sequence)
-    bench.require(seen == ("RESUME_FAILED", "warning", 2), "XR.failed-told", f"code, level, sequence: {seen}", peer)
+    bench.require(
+        seen == ("RESUME_FAILED", "warning", 2), "XR.failed-told", f"code, level, sequence: {shown(seen)}", peer
+    )
 
 
 @SERVER.case(

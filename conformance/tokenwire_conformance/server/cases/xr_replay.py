@@ -15,7 +15,7 @@ from tokenwire_conformance.server.extension import (
     updates_of,
 )
 from tokenwire_conformance.wire.frames import Opcode, encode_frame
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 
 __all__: list[str] = []
 
@@ -38,7 +38,9 @@ async def replay_request(bench: Bench) -> None:
     messages = await gathered(peer, mark, lambda ms: any(m.sequence == last for m in up_to(ms, last)))
     again = up_to(messages, last)
     numbers = [message.sequence for message in again]
-    bench.require(numbers == list(range(2, last + 1)), "XR.replay-request", f"came {numbers}, not 2 to {last}", peer)
+    bench.require(
+        numbers == list(range(2, last + 1)), "XR.replay-request", f"came {shown(numbers)}, not 2 to {last}", peer
+    )
     for message in again:
         same = message.envelope == first[message.sequence]
         bench.require(same, "XR.replay-request", f"{message.sequence} has changed: {message.brief()}", peer)
@@ -57,7 +59,9 @@ async def replay_upside_down(bench: Bench) -> None:
     last = last_number(peer)
     await replay(peer, 2, 1)
     messages = await gathered(peer, mark, codes)
-    bench.require(codes(messages) == ["INVALID_MESSAGE"], "XR.replay-refused", f"errors: {codes(messages)}", peer)
+    bench.require(
+        codes(messages) == ["INVALID_MESSAGE"], "XR.replay-refused", f"errors: {shown(codes(messages))}", peer
+    )
     bench.require(not up_to(messages, last), "XR.replay-refused", "something was replayed", peer)
     await require_alive(bench, peer, "XR.replay-refused")
 
@@ -88,7 +92,7 @@ async def two_replays(bench: Bench) -> None:
     wanted = list(range(2, last + 1))
     refused = codes(messages).count(_UNAVAILABLE)
     fine = (numbers == wanted and refused == 1) or (numbers == 2 * wanted and refused == 0)
-    bench.require(fine, "XR.replay-refused", f"came {numbers[:20]}, {refused} times {_UNAVAILABLE}", peer)
+    bench.require(fine, "XR.replay-refused", f"came {shown(numbers[:20])}, {refused} times {_UNAVAILABLE}", peer)
 
 
 @SERVER.case(
@@ -123,9 +127,13 @@ async def gap(bench: Bench) -> None:
     high = max(message.sequence or 0 for message in numbered(peer.messages[:at]))
     bench.require(found.sequence == high, "XR.gap", f"its sequence is {found.sequence}, the last was {high}", peer)
     numbers = [message.sequence for message in up_to(messages, last)]
-    bench.require(numbers == list(range(3, last + 1)), "XR.gap", f"{numbers} were replayed, not 3 to {last}", peer)
+    bench.require(
+        numbers == list(range(3, last + 1)), "XR.gap", f"{shown(numbers)} were replayed, not 3 to {last}", peer
+    )
     if found.data.get("repair") != "snapshot":
-        bench.require(found.data.get("repair") == "rest", "XR.gap", f"repair is {found.data.get('repair')!r}", peer)
+        bench.require(
+            found.data.get("repair") == "rest", "XR.gap", f"repair is {shown(found.data.get('repair'))}", peer
+        )
         return
 
     def fresh(messages: list[Received]) -> set[object]:
@@ -151,7 +159,7 @@ async def never_sent(bench: Bench) -> None:
     await replay(peer, far, far + 1)
     messages = await gathered(peer, mark, codes)
     seen = [(m.data.get("code"), m.data.get("level")) for m in messages if m.type == "error"]
-    bench.require(seen == [(_UNAVAILABLE, "warning")], "XR.never-sent", f"errors: {seen}", peer)
+    bench.require(seen == [(_UNAVAILABLE, "warning")], "XR.never-sent", f"errors: {shown(seen)}", peer)
     gaps = [message for message in messages if message.type == "gap"]
     bench.require(not gaps, "XR.never-sent", "a gap announces numbers that never were", peer)
     await require_alive(bench, peer, "XR.never-sent")

@@ -21,7 +21,7 @@ from tokenwire_conformance.server.extension import (
     secret_of,
 )
 from tokenwire_conformance.server.peer import ConnectFailedError, Peer
-from tokenwire_conformance.wire.messages import Received
+from tokenwire_conformance.wire.messages import Received, shown
 
 __all__: list[str] = []
 
@@ -164,7 +164,7 @@ async def fresh_id(bench: Bench) -> None:
     assert peer.greeting is not None
     assert old.greeting is not None
     ids = [greeting.data.get("connectionId") for greeting in (old.greeting, peer.greeting)]
-    bench.require(isinstance(ids[1], str), "MC.fresh-id", f"connectionId is {ids[1]!r}", peer)
+    bench.require(isinstance(ids[1], str), "MC.fresh-id", f"connectionId is {shown(ids[1])}", peer)
     bench.require(ids[0] != ids[1], "MC.fresh-id", "the resumed socket has the connectionId of the first", peer)
 
 
@@ -208,7 +208,7 @@ async def last_words(bench: Bench) -> None:
     bench.require(told, "XR.last-words", "the connection was closed without an error (fatal)", peer)
     numbers = [message.sequence for message in words]
     wanted = list(range(before + 1, before + 1 + len(numbers)))
-    bench.require(numbers == wanted, "XR.last-words", f"behind {before} came {numbers}", peer)
+    bench.require(numbers == wanted, "XR.last-words", f"behind {before} came {shown(numbers)}", peer)
 
 
 @SERVER.case(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from tokenwire_conformance.figures import COMPRESSION_THRESHOLD_BYTES, REPLY_S
 from tokenwire_conformance.server.bench import SERVER, Bench, made_up_name
 from tokenwire_conformance.server.extension import gathered, resume, resumed, secret_of
-from tokenwire_conformance.server.peer import Peer, subscription, tokens_of
+from tokenwire_conformance.server.peer import Peer, tokens_of
 from tokenwire_conformance.server.zstd import FULL, Parts, ZstdError, ZstdReader
 from tokenwire_conformance.wire.frames import Opcode
 from tokenwire_conformance.wire.messages import Received
@@ -41,7 +41,7 @@ async def _provoke(bench: Bench, peer: Peer, count: int) -> list[tuple[Received,
     """Make the server send ``count`` long answers, one after the other; everything that the connection has read."""
     for _ in range(count):
         names = [made_up_name("Long") for _ in range(_NAMES)]
-        await peer.send_json(subscription("unsubscribe", names))
+        await peer.send_json(peer.subscription("unsubscribe", names))
         wanted = set(names)
 
         def complete(_: list[Received], wanted: set[str] = wanted) -> bool:
@@ -128,7 +128,7 @@ async def delta(bench: Bench) -> None:
     extra = sorted({"batch"} & bench.facts.granted)
     peer = await bench.extended("zstd", *extra)
     count = min(50, peer.limit, len(bench.facts.tokens))
-    await peer.send_json(subscription("subscribe", bench.tokens(count)))
+    await peer.send_json(peer.subscription("subscribe", bench.tokens(count)))
     # Ticks of batches are where deltas pay; without batch the answers have to do.
     if extra:
         await gathered(
