@@ -29,7 +29,8 @@ from tokenwire_conformance.server.cases import SERVER
 FULL = os.environ.get("TOKENWIRE_PROOF") == "full"
 FEWEST = 150
 NEEDS_OTHERS = {
-    "error_text_of_a_megabyte", "first_value_missing", "heartbeat_unasked", "last_words_unnumbered", "version_falls",
+    "error_text_of_a_megabyte", "first_value_missing", "heartbeat_unasked", "last_words_unnumbered",
+    "updates_every_second", "version_falls",
 }  # fmt: skip
 """Mistakes that some of their cases find only among all others: these read what every case received, or come late
 enough for a mistake that needs some seconds."""

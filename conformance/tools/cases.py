@@ -21,8 +21,8 @@ def document() -> str:
 def _lines() -> Iterator[str]:
     yield "# The cases"
     yield ""
-    yield "Made by `python conformance/tools/cases.py` from the cases themselves. An id is never used again. A clause in"
-    yield "*italics* is an Interpretation or an extension: [what a verdict means](README.md#what-a-verdict-means)."
+    yield "Made by `python conformance/tools/cases.py` from the cases themselves. An id is never used again. A clause"
+    yield "in *italics* is an Interpretation or an extension: [what a verdict means](README.md#what-a-verdict-means)."
     for heading, suite in (("Servers", SERVER), ("Clients", CLIENT)):
         yield ""
         yield f"## {heading}: {len(suite.cases)} cases"

@@ -52,7 +52,9 @@ async def evidence(bench: Bench, clause: str, kind: str | None = None) -> list[H
         await _session(bench)
     found = _strict((*bench.run_histories, *bench.histories))
     told = "no connection saw more than one message of the specification's types, so there is nothing to judge"
-    bench.require(any(sum(map(_is_ours, history.peer.messages)) > 1 for history in found), clause, told)
+    bench.require(
+        any(sum(_is_ours(m, history.peer) for m in history.peer.messages) > 1 for history in found), clause, told
+    )
     bench.need(_has(found, kind), f"no {kind} message came on any connection")
     return found
 
@@ -87,8 +89,8 @@ def _has(histories: Sequence[History], kind: str | None) -> bool:
     return kind is None or any(message.type == kind for history in histories for message in history.peer.messages)
 
 
-def _is_ours(message: Received) -> bool:
-    return message.type in TYPES and bool(message.data)
+def _is_ours(message: Received, peer: Peer) -> bool:
+    return message.type in TYPES and bool(message.data) and not peer.is_echo(message)
 
 
 async def _session(bench: Bench) -> None:

@@ -197,6 +197,10 @@ class Wire:
         """Whether the peer ended the connection, by a close frame or without, and not the suite."""
         return not self._given_up and (self.ended_s is not None or self.close_code is not None)
 
+    def is_echo(self, message: Received) -> bool:
+        """Whether the suite itself sent this very text on the connection before."""
+        return hash(message.payload) in self._sent_texts
+
     def pause(self) -> None:
         """Stop reading from the socket, as a client does that hangs."""
         self._reading.clear()
@@ -363,7 +367,7 @@ class Wire:
         self._note("received", _KINDS[message.opcode], message.payload, compressed=message.compressed)
         self.messages.append(message)
         # The suite's own words are no answer; who repeats them must not pass for somebody who understood them.
-        if hash(message.payload) not in self._sent_texts:
+        if not self.is_echo(message):
             self._unread.append(message)
 
     def _note(self, direction: str, kind: str, payload: bytes | str, *, compressed: bool = False) -> None:
