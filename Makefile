@@ -17,7 +17,7 @@ run: $(VENV)/.run ## serve on 127.0.0.1:8080 (PORT=… for another) with simulat
 install: $(VENV)/.install ## .venv with everything: server, tests, linters
 
 test: $(VENV)/.install ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.install ## style, types and the direction of imports
 	$(BIN)/ruff check .

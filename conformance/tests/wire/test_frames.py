@@ -52,6 +52,7 @@ def test_frames_are_read_as_written(specs: list[tuple[Opcode, int, bool, int]], 
         (encode_frame(Opcode.TEXT, b"", mask=False, declared_length=MAX_FRAME_BYTES + 1), ""),
         (b"\x81\x7e\x00\x05hello", "1"),
     ],
+    ids=["masked", "opcode", "long ping", "ping in fragments", "too long", "length not minimal"],
 )
 def test_what_is_no_frame_of_a_server(data: bytes, what: str) -> None:
     with pytest.raises(FrameError, match=f"(?i){what}"):
