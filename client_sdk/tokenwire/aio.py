@@ -228,6 +228,12 @@ class TokenClient:
         return self
 
     async def __anext__(self) -> Event:
+        # What waits already is taken at once; a second coroutine for each event would be a fifth of its cost.
+        if not (self._reading or self._closed) and self._shards is not None:
+            self._check_loop()
+            taken = self._shards.take_event()
+            if taken is not None:
+                return taken
         event = await self.next_event()
         if event is None:
             raise StopAsyncIteration

@@ -1,7 +1,7 @@
 """From messages to events: values are applied and queued, and what was taken is known exactly."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import UNSET
@@ -18,6 +18,8 @@ __all__ = ["Delivery"]
 
 _are_decimals: Final = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*[1-9])? ){5}").fullmatch
 """The five figures of a value, all canonical (I-12), in one look: five cost twice as much."""
+_are_short_decimals: Final = re.compile(r"(?:(?:0|[1-9][0-9]{0,49}+)(?:\.[0-9]{0,48}[1-9])? )*+").fullmatch
+"""The figures of many values, canonical and surely short enough, in one look: that halves the cost once more."""
 _MAX_FIGURE_CHARS: Final = 100
 _SURELY_SHORT_CHARS: Final = _MAX_FIGURE_CHARS + 9
 """Of all five, each with a space: if one were too long the others would make it more than this."""
@@ -60,7 +62,7 @@ class Delivery:
 
     def apply(
         self,
-        updates: Iterable[ExtendedTokenUpdateData],
+        updates: Sequence[ExtendedTokenUpdateData],
         sequence: int,
         timestamp: int,
         wall: int,
@@ -70,11 +72,27 @@ class Delivery:
 
         A value whose figures cannot be relied on is left out; the address of the first such one is returned.
         """
+        made: list[Snapshot | Update] = []
+        try:
+            return self._apply(updates, sequence, timestamp, wall, replayed, made)
+        finally:
+            self._metrics.updates += len(made)
+            self.queue.put_values(made)
+
+    def _apply(
+        self,
+        updates: Sequence[ExtendedTokenUpdateData],
+        sequence: int,
+        timestamp: int,
+        wall: int,
+        replayed: bool,
+        made: list[Snapshot | Update],
+    ) -> str | None:
         table, metrics, versioned = self._table, self._metrics, self.versioned
         wrong: str | None = None
-        tokens, put = table.tokens, self.queue.put
+        tokens, put = table.tokens, made.append
         version: int | None
-        applied = 0
+        figures_are_sound = _are_sound(updates)
         for data in updates:
             address = data.address
             token = tokens.get(address)
@@ -84,11 +102,16 @@ class Delivery:
                     metrics.unsubscribed += 1
                     wrong = wrong or (address if len(address) > MAX_TOKEN_NAME_CHARS else None)
                     continue
-            if not _is_sound(data):
+            stated, source_time = data.version, data.source_time
+            if (
+                not (figures_are_sound or _is_sound(data))
+                or (stated is not UNSET and not 0 <= stated <= MAX_SEQUENCE)
+                or (source_time is not UNSET and not 0 <= source_time <= MAX_SEQUENCE)
+            ):
                 wrong = wrong or address
                 continue
             version = missed = None
-            if versioned and (stated := data.version) is not UNSET:
+            if versioned and stated is not UNSET:
                 version = stated
                 before = token.version
                 if before is not None:
@@ -104,13 +127,11 @@ class Delivery:
                 token.version = version
             quote = self._quote(token, data, version, timestamp)
             token.quote = quote
-            applied += 1
             if token.expects_snapshot:
                 token.expects_snapshot = False
                 put(Snapshot(quote, sequence, wall, missed))
             else:
                 put(Update(quote, sequence, wall, missed, replayed))
-        metrics.updates += applied
         return wrong
 
     def _quote(self, token: Token, data: ExtendedTokenUpdateData, version: int | None, timestamp: int) -> Quote:
@@ -199,14 +220,17 @@ class Delivery:
         )
 
 
+def _are_sound(updates: Sequence[ExtendedTokenUpdateData]) -> bool:
+    """Whether all figures are surely sound; if not, :func:`_is_sound` tells which."""
+    figures = "".join([f"{data.price} {data.market_cap} {(v := data.volume).h24} {v.h1} {v.m5} " for data in updates])
+    # A figure that holds a space would be taken for two.
+    return _are_short_decimals(figures) is not None and figures.count(" ") == 5 * len(updates)
+
+
 def _is_sound(data: ExtendedTokenUpdateData) -> bool:
-    """Whether the figures are canonical and of a length that makes sense, and the integers in their range."""
-    volume, version, source_time = data.volume, data.version, data.source_time
+    """Whether the figures are canonical and of a length that makes sense."""
+    volume = data.volume
     figures = f"{data.price} {data.market_cap} {volume.h24} {volume.h1} {volume.m5} "
     if not _are_decimals(figures):
         return False
-    if len(figures) > _SURELY_SHORT_CHARS and max(map(len, figures.split(" "))) > _MAX_FIGURE_CHARS:
-        return False
-    return (version is UNSET or 0 <= version <= MAX_SEQUENCE) and (
-        source_time is UNSET or 0 <= source_time <= MAX_SEQUENCE
-    )
+    return len(figures) <= _SURELY_SHORT_CHARS or max(map(len, figures.split(" "))) <= _MAX_FIGURE_CHARS

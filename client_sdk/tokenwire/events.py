@@ -2,6 +2,8 @@
 
 Every event has ``received_ms``, Unix time in milliseconds by the local clock when it happened.
 Prices, market caps and volumes are canonical decimal strings.
+
+Values are many, and can be in no reference cycle: ``gc=False`` spares the garbage collector looking at them.
 """
 
 from decimal import Decimal
@@ -12,7 +14,7 @@ import msgspec
 __all__ = ["Connected", "Error", "Event", "Gap", "Quote", "Reconnecting", "Resumed", "Snapshot", "Stale", "Update"]
 
 
-class Quote(msgspec.Struct, frozen=True):
+class Quote(msgspec.Struct, frozen=True, gc=False):
     """One token's value (Spec, Token Updates). ``name`` is what the application called it when it subscribed.
 
     ``version`` and ``source_time`` (event time, ms) are None from a server that does not send them (I-52);
@@ -36,7 +38,7 @@ class Quote(msgspec.Struct, frozen=True):
         return Decimal(self.price)
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """The current value of a token after a subscribe, after a reconnect without resume, or to repair a gap.
 
     ``missed`` as in :class:`Update`: how many versions lie between the last one seen and this, None if unknown.
@@ -48,7 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     missed: int | None = None
 
 
-class Update(msgspec.Struct, frozen=True):
+class Update(msgspec.Struct, frozen=True, gc=False):
     """A new value of a token.
 
     ``missed`` counts the versions between the one seen before and this one that were conflated: by the server

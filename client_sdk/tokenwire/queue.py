@@ -104,6 +104,20 @@ class EventQueue:
             self._fifo.clear()
             self._conflate(waiting, event)
 
+    def put_values(self, values: "list[Snapshot | Update]") -> None:
+        """Appends the values of one message, which were received at the same time."""
+        fifo = self._fifo
+        if (
+            self._map is None
+            and self.refused is None
+            and len(fifo) + len(values) <= self.limit
+            and not (values and self._waits_too_long(values[0]))
+        ):
+            fifo.extend(values)
+        else:
+            for value in values:
+                self.put(value)
+
     def take(self) -> Snapshot | Update | Entry | None:
         """Removes and returns the oldest event, None when there is none."""
         if self._map is None:

@@ -114,6 +114,8 @@ class Shards:
 
     def take_event(self) -> Event | None:
         """The next event of the shard whose turn it is; None when no shard has one."""
+        if len(self.drivers) == 1:
+            return self.drivers[0].take_event()
         for _ in self.drivers:
             self._turn = (self._turn + 1) % len(self.drivers)
             event = self.drivers[self._turn].take_event()

@@ -1,7 +1,7 @@
 """The numbered stream of one session, over all its sockets: put in order, checked, turned into events (I-65)."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -219,7 +219,7 @@ class Stream:
 
     def _apply(
         self,
-        updates: Iterable[ExtendedTokenUpdateData],
+        updates: Sequence[ExtendedTokenUpdateData],
         message: TokenBatch | ExtendedTokenUpdate,
         now: int,
         wall: int,

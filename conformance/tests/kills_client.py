@@ -92,7 +92,7 @@ KILLS: Final[dict[str, Kill]] = {
     "subscribes-to-more": _kill("C-CM-04 C-CM-05", "a fourth token is asked for after the return"),
     # --- the socket
     "leaves-open": _kill(
-        "C-CM-30 C-CM-31 C-ME-04 C-ME-05 C-XR-07 C-XZ-03 C-XZ-04 C-XZ-05",
+        "C-CM-30 C-CM-31 C-ME-04 C-ME-05 C-XR-07 C-XZ-03 C-XZ-05 C-XZ-06 C-XZ-07",
         "all that wait for the client to end a connection by itself",
     ),
     "leaves-opening-open": _kill("C-CM-06 C-CR-01 C-CR-02", "all that wait for the client to end an opening"),
@@ -174,10 +174,13 @@ KILLS: Final[dict[str, Kill]] = {
     "acks-ahead": _kill("C-XA-01", "the number was not sent yet"),
     "ignores-heartbeat": _kill("C-XH-01", "the loss is not noticed"),
     "counts-heartbeat": _kill("C-XH-02", "a heartbeat that tells of no loss is taken for one"),
-    "no-dictionary": _kill("C-XZ-02", "the first delta cannot be read"),
-    "full-only-dictionary": _kill("C-XZ-02", "the second delta reads the price of another message"),
+    "whole-frames-only": _kill("C-XZ-01 C-XZ-02 C-XZ-05 C-XZ-06", "what begins in these is open behind the message"),
+    "ends-only": _kill("C-XZ-02", "the frame that ends with its fifth message is not read"),
+    "first-window-only": _kill("C-XZ-02", "the second message that continues needs the window of the first"),
+    "ignores-beginnings": _kill("C-XZ-02", "the sixth message begins a stream while one is open"),
+    "takes-unknown-flags": _kill("C-XZ-07", "it stays"),
     "decodes-bombs": _kill("C-XZ-03", "it stays"),
-    "needs-no-size": _kill("C-XZ-04", "it stays"),
-    "takes-wrong-sizes": _kill("C-XZ-05", "it stays"),
+    "takes-wrong-sizes": _kill("C-XZ-05 C-XZ-06", "it stays"),
+    "cuts-at-length": _kill("C-XZ-06", "it stays, with the length that it was told"),
 }
 """For each flag of ``reference_client.faults``, in its order."""

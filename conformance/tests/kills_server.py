@@ -358,10 +358,25 @@ SERVER_KILLS: Final[dict[str, Kill]] = {
         "S-EP-08 S-XZ-01 S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05",
         "Short messages are binary, so that not even the greeting can be read.",
     ),
-    "zstd_without_size": _kill(
+    "zstd_packed_length": _kill(
         "S-XZ-01 S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05",
-        "The frames do not tell their size, and are not decoded.",
+        "The length is that of the packed data, and no message decodes to it.",
     ),
+    "zstd_cut_elsewhere": _kill(
+        "S-XZ-01 S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05", "The colon behind data is in the body of every binary message."
+    ),
+    "zstd_huge_window": _kill("S-XZ-01 S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05", "16 MiB are asked of every reader."),
+    "zstd_unflushed": _kill(
+        "S-XZ-01 S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05", "The first binary message decodes to nothing before the third."
+    ),
+    "zstd_first_continues": _kill(
+        "S-XZ-01 S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05", "The first binary message continues what did not begin."
+    ),
+    "zstd_flag_always_begins": _kill(
+        "S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05",
+        "What continues a frame is said to begin one: seen where there are two binary messages.",
+    ),
+    "zstd_socket_continues": _kill("S-XZ-05", "A resumed socket goes on with the stream of the one before it."),
     "zstd_sends_text": _kill("S-XZ-02 S-XZ-03 S-XZ-04 S-XZ-05", "Long messages are text."),
     "unsubscribe_means_token": _kill("S-XC-01", "An unsubscribe leaves the other channels."),
     "trades_with_holes": _kill("S-XC-02", "Versions of trades are left out."),

@@ -11,7 +11,7 @@ from loadtests.faults.history import Closed, Entry, Opened, Produced, alias
 from loadtests.faults.setup import Setup
 from tokenwire_schemas.errors import ErrorCode
 from tokenwire_schemas.messages import TokenUpdateData, Volume
-from tokenwire_server.core.grants import Offer
+from tokenwire_server.core.grants import Deflate, Offer
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.states import LinkState
@@ -155,7 +155,7 @@ class SimServer:
             self._scheduler.after(socket.latency_ms, refuse, socket, 503, 2000, "HTTP 503")
             return
         self._connections += 1
-        encoder = self.hub.encoder(offer, deflate=deflate)
+        encoder = self.hub.encoder(offer, Deflate() if deflate else None)
         connection_id = f"00000000-0000-4000-8000-{self._connections:012d}"
         link = socket.link = Link(socket, connection_id, encoder, self.now(), offer)
         socket.tap = type(socket.tap)(deflate=link.is_deflated)

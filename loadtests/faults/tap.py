@@ -29,6 +29,7 @@ _MAX_BYTES: Final = 1_048_576
 _MAX_HEAD_BYTES: Final = 65_536
 _LENGTH_16: Final = struct.Struct("!H")
 _LENGTH_64: Final = struct.Struct("!Q")
+_ZSTD_LAYOUT: Final = struct.Struct("!BHI")
 
 
 class TapError(ValueError):
@@ -50,10 +51,10 @@ class WireMessage(NamedTuple):
 
 
 class ZstdDecoder:
-    """Binary messages of the ``zstd`` extension to their text; one for each socket, since deltas build on it."""
+    """Binary messages of the ``zstd`` extension to their text; one for each socket, since they continue a stream."""
 
     def __init__(self) -> None:
-        self._body: bytes | None = None
+        self._stream: zstandard.ZstdDecompressionObj | None = None
 
     def __call__(self, payload: bytes) -> bytes:
         """The text in ``payload``.
@@ -63,38 +64,23 @@ class ZstdDecoder:
         """
         import zstandard
 
-        if not payload or payload[0] > 1:
-            raise TapError(f"zstd: flag {payload[:1].hex() or 'absent'}")
-        dictionary = None
-        if payload[0] == 1:
-            if self._body is None:
-                raise TapError("zstd: a delta without a message before it")
-            dictionary = zstandard.ZstdCompressionDict(self._body, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        if len(payload) < _ZSTD_LAYOUT.size or payload[0] > 1:
+            raise TapError(f"zstd: {len(payload)} bytes, beginning with {payload[:1].hex() or 'none'}")
+        flag, head_length, body_length = _ZSTD_LAYOUT.unpack_from(payload)
+        if head_length + body_length > _MAX_BYTES:
+            raise TapError("zstd: more than 1 MiB")
+        body_start = _ZSTD_LAYOUT.size + head_length
+        if flag == 0:
+            self._stream = zstandard.ZstdDecompressor().decompressobj()
+        if self._stream is None or self._stream.eof:
+            raise TapError("zstd: nothing that could be continued")
         try:
-            head, rest = self._frame(payload[1:], zstandard.ZstdDecompressor(), _MAX_BYTES)
-            decompressor = (
-                zstandard.ZstdDecompressor() if dictionary is None else zstandard.ZstdDecompressor(dictionary)
-            )
-            body, rest = self._frame(rest, decompressor, _MAX_BYTES - len(head))
+            body = self._stream.decompress(payload[body_start:])
         except zstandard.ZstdError as error:
             raise TapError(f"zstd: {error}") from None
-        if rest:
-            raise TapError(f"zstd: {len(rest)} bytes behind the body")
-        self._body = body
-        return head + body
-
-    @staticmethod
-    def _frame(data: bytes, decompressor: "zstandard.ZstdDecompressor", room: int) -> tuple[bytes, bytes]:
-        import zstandard
-
-        size = zstandard.get_frame_parameters(data).content_size
-        if size == zstandard.CONTENTSIZE_UNKNOWN or size > room:
-            raise TapError("zstd: content size absent or beyond 1 MiB")
-        stream = decompressor.decompressobj()
-        text = stream.decompress(data)
-        if not stream.eof or len(text) != size:
-            raise TapError("zstd: a frame is not as long as its header says")
-        return text, stream.unused_data
+        if len(body) != body_length or self._stream.unused_data:
+            raise TapError(f"zstd: a body of {len(body)} bytes instead of {body_length}")
+        return payload[_ZSTD_LAYOUT.size : body_start] + body
 
 
 class Tap:

@@ -1,6 +1,7 @@
 """The tap reads what others wrote: frames of the ``websockets`` package, deflated by it, and zstd by the book."""
 
 import random
+import struct
 
 import pytest
 import zstandard
@@ -77,19 +78,20 @@ def test_a_deflate_bomb_is_refused() -> None:
         Tap(deflate=True).feed(data)
 
 
-def zstd_message(head: bytes, body: bytes, before: bytes | None = None) -> bytes:
-    plain = zstandard.ZstdCompressor(write_content_size=True)
-    if before is None:
-        return b"\x00" + plain.compress(head) + plain.compress(body)
-    dictionary = zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    return b"\x01" + plain.compress(head) + zstandard.ZstdCompressor(dict_data=dictionary).compress(body)
+def zstd_message(head: bytes, body: bytes, flag: int = 0, data: bytes | None = None) -> bytes:
+    data = zstandard.compress(body) if data is None else data
+    return struct.pack("!BHI", flag, len(head), len(body)) + head + data
 
 
-def test_zstd_full_and_delta() -> None:
+def test_zstd_begun_and_continued() -> None:
     body, following = b'{"updates":[%s]}' % (b"1," * 500), b'{"updates":[%s]}' % (b"1," * 499)
     head = b'{"type":"token_batch","sequence":7,"timestamp":1,"data":'
+    stream = zstandard.ZstdCompressor().compressobj()
+    pieces = [stream.compress(text) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) for text in (body, following)]
+    assert len(pieces[1]) < 40
     data = wire(
-        Frame(Opcode.BINARY, zstd_message(head, body)), Frame(Opcode.BINARY, zstd_message(head, following, body))
+        Frame(Opcode.BINARY, zstd_message(head, body, 0, pieces[0])),
+        Frame(Opcode.BINARY, zstd_message(head, following, 1, pieces[1])),
     )
     assert [message.content for message in Tap().feed(data)] == [head + body, head + following]
 
@@ -97,12 +99,12 @@ def test_zstd_full_and_delta() -> None:
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        (b"", "flag absent"),
-        (b"\x02", "flag 02"),
-        (zstd_message(b"h", b"b", b"x"), "without a message before"),
-        (zstd_message(b"h", b"b") + b"!", "behind the body"),
+        (b"", "beginning with none"),
+        (zstd_message(b"h", b"b", 2), "beginning with 02"),
+        (zstd_message(b"h", b"b", 1), "nothing that could be continued"),
+        (zstd_message(b"h", b"b") + b"!", "a body of"),
         (zstd_message(b"h", b"b" * 1_048_576), "1 MiB"),
-        (zstd_message(b"h", b"b" * 99)[:-1], "as long as"),
+        (zstd_message(b"h", b"b" * 99)[:-1], "a body of"),
         (b"\x00garbage", "zstd"),
     ],
 )

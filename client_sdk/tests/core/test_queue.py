@@ -241,5 +241,34 @@ def test_age_alone_leaves_out_nothing_where_every_event_counts(policy: dict[str,
     assert queue.conflated == 0
 
 
+MESSAGES = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=6), st.integers(0, 700), st.integers(0, 9)
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(messages=MESSAGES, limit=st.integers(1, 20), fail=st.booleans(), max_wait_ms=st.sampled_from([None, 1_000]))
+def test_the_values_of_a_message_at_once_or_one_by_one(
+    messages: list[tuple[list[tuple[str, bool]], int, int]], limit: int, fail: bool, max_wait_ms: int | None
+) -> None:
+    at_once, one_by_one = (EventQueue(limit, fail=fail, max_wait_ms=max_wait_ms) for _ in range(2))
+    now = serial = 0
+    for tokens, passed, takes in messages:
+        now += passed
+        values: list[Snapshot | Update] = []
+        for address, first in tokens:
+            serial += 1
+            values.append(Snapshot(quote(address, serial), serial, now, 0) if first else value(address, serial, now))
+        at_once.put_values(values)
+        for one in values:
+            one_by_one.put(one)
+        assert [at_once.take() for _ in range(takes)] == [one_by_one.take() for _ in range(takes)]
+        assert (len(at_once), at_once.conflated) == (len(one_by_one), one_by_one.conflated)
+        assert at_once.next == one_by_one.next
+
+
 def value(address: str, version: int, received_ms: int) -> Update:
     return Update(quote(address, version), version, received_ms, 0)

@@ -1,6 +1,10 @@
 """Versions, snapshots, names, the newest values (I-11, I-22, I-52, I-56)."""
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tokenwire.events import Error, Gap, Snapshot, Stale, Update
 
@@ -86,6 +90,39 @@ def test_the_other_figures_count_too_and_other_tokens_do_not_suffer(field: str) 
     assert sum(isinstance(event, Error) for event in found) == 1
     peer.advance(1_000)
     assert "(19 such messages)" in peer.take(Error)[0].message
+
+
+FIGURES = st.one_of(
+    st.from_regex(r"(0|[1-9][0-9]{0,120})(\.[0-9]{0,120}[1-9])?", fullmatch=True),
+    st.text("0123456789. e-\n", max_size=8),
+    st.sampled_from(["", " ", "0", "1 2", "9" * 100, "9" * 101, "0." + "0" * 97 + "1", "0." + "0" * 98 + "1"]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(figures=st.lists(FIGURES, min_size=1, max_size=12), where=st.data())
+def test_each_value_of_a_batch_is_judged_by_itself(figures: list[str], where: st.DataObject) -> None:
+    peer = live(*(f"t{index}" for index in range(len(figures))))
+    updates, good = [], []
+    for index, figure in enumerate(figures):
+        data = update(f"a-t{index}", "1", 1)
+        place = where.draw(st.sampled_from(["price", "marketCap", "h24", "h1", "m5"]))
+        (data if place in data else data["volume"])[place] = figure
+        updates.append(data)
+        if len(figure) <= 100 and re.fullmatch(r"(0|[1-9][0-9]*)(\.[0-9]*[1-9])?", figure) and "\n" not in figure:
+            good.append(f"t{index}")
+    peer.say("token_batch", updates=updates)
+    assert [name for _, name, _ in peer.values()] == good
+    assert peer.session.metrics.updates == len(good)
+
+
+@pytest.mark.parametrize("number", [-1, 2**53])
+@pytest.mark.parametrize("field", ["version", "sourceTime"])
+def test_an_integer_out_of_its_range(field: str, number: int) -> None:
+    peer = live("A", "B")
+    peer.say("token_batch", updates=[update("a-A", "1", 1) | {field: number}, update("a-B", "2", 1)])
+    assert peer.values() == [("Snapshot", "B", "2")]
+    assert peer.session.metrics.invalid_messages == 1
 
 
 def test_another_stream_is_another_lineage() -> None:

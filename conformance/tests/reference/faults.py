@@ -43,8 +43,9 @@ EXTENDED_ONLY: Final = frozenset(
     replay_changes_timestamps replay_ignored replay_leaves_out_answers replay_of_future_ignored request_id_missing
     resume_failure_untold resume_never resume_off_by_one resume_renumbers secret_short side_lower_case
     socket_caps_kept source_time_in_seconds takeover_leaves_old_open trades_with_holes unknown_channel_passes
-    unsubscribe_means_token version_falls violation_keeps_session zstd_sends_text zstd_small_binary
-    zstd_without_size
+    unsubscribe_means_token version_falls violation_keeps_session zstd_cut_elsewhere
+    zstd_first_continues zstd_flag_always_begins zstd_huge_window zstd_packed_length zstd_sends_text zstd_small_binary
+    zstd_socket_continues zstd_unflushed
     """.split()  # noqa: SIM905
 )
 """Made only on connections with capabilities: cases that use none cannot see them."""

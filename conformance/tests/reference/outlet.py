@@ -9,6 +9,7 @@ import zstandard
 from conformance.tests.reference.frames import deflated, frame
 from conformance.tests.reference.requests import error_data
 from conformance.tests.reference.session import Session, new_uuid
+from conformance.tests.reference.streams import Streams
 
 if TYPE_CHECKING:
     from conformance.tests.reference.server import ReferenceServer
@@ -49,7 +50,7 @@ class Outlet:
         self._timers: list[asyncio.TimerHandle] = []
         self._unblocking: asyncio.Task[None] | None = None
         self._replaying = False
-        self._body: bytes | None = None
+        self._streams = Streams()
         writer.transport.set_write_buffer_limits(high=_HIGH_BYTES, low=16_384)
         self._sent_s = self._loop.time()
 
@@ -83,19 +84,22 @@ class Outlet:
             self._write(_TEXT, text)
 
     def _zstd(self, text: bytes) -> bytes:
+        """A binary message. A stream is three of them long; its frame ends with the third."""
         faults = self._faults
-        cut = text.index(b'"data":') + len(b'"data":')
-        with_size = "zstd_without_size" not in faults
-        head = zstandard.ZstdCompressor(write_content_size=with_size).compress(text[:cut])
-        before, self._body = self._body, text[cut:]
-        if before is None:
-            flag = b"\x00"
-            body = zstandard.ZstdCompressor(write_content_size=with_size).compress(text[cut:])
-        else:
-            flag = b"\x01"
-            made = zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-            body = zstandard.ZstdCompressor(dict_data=made, write_content_size=with_size).compress(text[cut:])
-        return flag + head + body
+        streams = self.session.streams if "zstd_socket_continues" in faults else self._streams
+        cut = text.index(b'"data":') + len(b'"data":') - ("zstd_cut_elsewhere" in faults)
+        begins = streams.left == 0
+        if begins:
+            log = 24 if "zstd_huge_window" in faults else 20
+            window = zstandard.ZstdCompressionParameters.from_level(3, window_log=log)
+            streams.begin(zstandard.ZstdCompressor(compression_params=window))
+        packed = streams.pack(text[cut:], flushed="zstd_unflushed" not in faults)
+        if "zstd_flag_always_begins" in faults:
+            begins = True
+        if "zstd_first_continues" in faults:
+            begins = False
+        length = len(packed) if "zstd_packed_length" in faults else len(text) - cut
+        return bytes([not begins]) + cut.to_bytes(2, "big") + length.to_bytes(4, "big") + text[:cut] + packed
 
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it."""

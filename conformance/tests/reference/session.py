@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from conformance.tests.reference.faults import EXTENDED_ONLY, STRICT_ONLY
 from conformance.tests.reference.market import Market
+from conformance.tests.reference.streams import Streams
 
 if TYPE_CHECKING:
     from conformance.tests.reference.connection import Connection
@@ -74,6 +75,8 @@ class Session:
         self.attached_s = 0.0
         self.detached_s: float | None = None
         self.dead = False
+        self.streams = Streams()
+        """What a mistake takes for that of each socket."""
 
     # --- what is held ------------------------------------------------------------------------------------------
     @property

@@ -118,10 +118,13 @@ FAULTS: Final[dict[str, str]] = {
     "acks-ahead": "acknowledges a number that it did not receive",
     "ignores-heartbeat": "does not look at the number of a heartbeat",
     "counts-heartbeat": "takes the number of a heartbeat for one of its own",
-    "no-dictionary": "decodes a delta without the message before it",
-    "full-only-dictionary": "takes the last full message, not the last message, for the dictionary of a delta",
+    "whole-frames-only": "decodes each binary message as a whole Zstandard frame",
+    "ends-only": "decodes a Zstandard frame only if it is still open after the message",
+    "first-window-only": "continues the message that began the stream, not the last one",
+    "ignores-beginnings": "continues the open frame of before with a message that begins one",
+    "takes-unknown-flags": "takes a flag that it does not know for that of a beginning",
     "decodes-bombs": "decodes what is announced to be too large",
-    "needs-no-size": "decodes what announces no size",
-    "takes-wrong-sizes": "goes on after data that decodes to another size than announced",
+    "takes-wrong-sizes": "goes on after data that decodes to another length than announced",
+    "cuts-at-length": "takes as much as is announced of what decodes to more",
 }
 """What each flag makes the client do."""

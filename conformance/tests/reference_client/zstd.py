@@ -1,6 +1,6 @@
 """Binary messages of the extension zstd (I-64) to text."""
 
-from typing import Final
+from typing import Any, Final
 
 import zstandard
 
@@ -8,8 +8,10 @@ from tokenwire_conformance.figures import MAX_MESSAGE_BYTES
 
 __all__ = ["DecodeError", "Decoder"]
 
-_FULL: Final = 0
-_DELTA: Final = 1
+_BEGINS: Final = 0
+_CONTINUES: Final = 1
+_STEP_BYTES: Final = 32
+"""So much is decoded between two looks at the length: with blocks of a few bytes it may make a mebibyte."""
 
 
 class DecodeError(Exception):
@@ -25,7 +27,8 @@ class Decoder:
 
     def __init__(self, faults: frozenset[str]) -> None:
         self._faults = faults
-        self._body: bytes | None = None
+        self._frame: Any = None
+        self._first = b""
 
     def decode(self, data: bytes) -> bytes:
         """The text of a message.
@@ -33,48 +36,60 @@ class Decoder:
         Raises:
             DecodeError: It is against the rules.
         """
-        if not data or data[0] not in {_FULL, _DELTA}:
+        faults = self._faults
+        flag = data[0] if data else -1
+        if flag not in {_BEGINS, _CONTINUES} and "takes-unknown-flags" not in faults:
             raise DecodeError(1002, "a binary message without a known flag")
-        delta = data[0] == _DELTA and "no-dictionary" not in self._faults
-        if delta and self._body is None:
-            raise DecodeError(1002, "a delta without a message before it")
-        try:
-            head_size = self._size(data[1:])
-            self._check(head_size)
-            plain = zstandard.ZstdDecompressor().decompressobj()
-            head = plain.decompress(data[1:])
-            rest = plain.unused_data
-            body_size = self._size(rest)
-            self._check(head_size + body_size)
-        except zstandard.ZstdError as error:
-            raise DecodeError(1002, f"no two Zstandard frames: {error}") from error
-        body = self._decode_body(rest, self._body if delta else None)
-        if data[0] == _FULL or "full-only-dictionary" not in self._faults:
-            self._body = body
-        return head + body
+        body_at = 7 + int.from_bytes(data[1:3], "big")
+        length = int.from_bytes(data[3:7], "big")
+        if body_at - 7 + length > MAX_MESSAGE_BYTES and "decodes-bombs" not in faults:
+            raise DecodeError(1009, "a message of more than 1 MiB")
+        packed = data[body_at:]
+        if flag != _CONTINUES:
+            self._first = packed
+        body = self._body(packed, length, begins=flag != _CONTINUES)
+        if len(body) != length and "takes-wrong-sizes" not in faults:
+            if len(body) < length or "cuts-at-length" not in faults:
+                raise DecodeError(1009, "a message that decodes to another length than it states")
+            body = body[:length]
+        return data[7:body_at] + body
 
-    def _decode_body(self, frame: bytes, before: bytes | None) -> bytes:
-        dictionary = before and zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-        decoder = zstandard.ZstdDecompressor(dict_data=dictionary or None).decompressobj()
-        try:
-            body = decoder.decompress(frame)
-        except zstandard.ZstdError as error:
-            # The library tells a wrong size and broken data alike.
-            if "takes-wrong-sizes" in self._faults:
-                return b""
-            raise DecodeError(1009, f"a frame that does not decode to its size: {error}") from error
-        if not decoder.eof or decoder.unused_data:
-            raise DecodeError(1002, "no two whole frames")
+    def _body(self, packed: bytes, length: int, *, begins: bool) -> bytes:
+        faults = self._faults
+        if "whole-frames-only" in faults:
+            self._frame = None
+            begins = True
+        if "first-window-only" in faults and not begins:
+            self._begin()
+            self._inflate(self._first, MAX_MESSAGE_BYTES)
+        elif begins and not ("ignores-beginnings" in faults and self._frame):
+            self._begin()
+        elif self._frame is None:
+            raise DecodeError(1002, "it continues nothing")
+        body = self._inflate(packed, length)
+        if self._frame.eof:
+            if self._frame.unused_data:  # behind it in the last step
+                raise DecodeError(1002, "bytes behind the frame")
+            self._frame = None
+            if "ends-only" in faults:
+                raise DecodeError(1002, "a frame that ends")
+        elif "whole-frames-only" in faults:
+            raise DecodeError(1002, "a frame that does not end")
         return body
 
-    def _check(self, size: int) -> None:
-        if size > MAX_MESSAGE_BYTES and "decodes-bombs" not in self._faults:
-            raise DecodeError(1009, "a message of more than 1 MiB")
+    def _begin(self) -> None:
+        self._frame = zstandard.ZstdDecompressor(max_window_size=8 * 1_048_576).decompressobj()
 
-    def _size(self, frame: bytes) -> int:
-        size = zstandard.get_frame_parameters(frame).content_size
-        if size != zstandard.CONTENTSIZE_UNKNOWN:
-            return size
-        if "needs-no-size" in self._faults:
-            return 0
-        raise DecodeError(1009, "a frame without its content size")
+    def _inflate(self, packed: bytes, length: int) -> bytes:
+        body = bytearray()
+        bounded = not self._faults & {"takes-wrong-sizes", "cuts-at-length", "decodes-bombs"}
+        try:
+            for at in range(0, len(packed), _STEP_BYTES):
+                if self._frame.eof:
+                    raise DecodeError(1002, "bytes behind the frame")
+                body += self._frame.decompress(packed[at : at + _STEP_BYTES])
+                if len(body) > length and bounded:
+                    break
+        except zstandard.ZstdError as error:
+            raise DecodeError(1002, f"Zstandard: {error}") from error
+        return bytes(body)

@@ -2,98 +2,155 @@
 
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tokenwire_conformance.figures import MAX_MESSAGE_BYTES
-from tokenwire_conformance.server.zstd import DELTA, FULL, ZstdError, ZstdReader
+from tokenwire_conformance.server.zstd import BEGINS, CONTINUES, ZstdError, ZstdReader
 
 HEAD = b'{"type":"token_batch","sequence":9,"timestamp":1764547205000,"data":'
+MAGIC = b"\x28\xb5\x2f\xfd"
+WINDOW_2_MIB = b"\x00\x58"
+MORE, END = zstandard.COMPRESSOBJ_FLUSH_BLOCK, zstandard.COMPRESSOBJ_FLUSH_FINISH
 
 
-def frame(content: bytes, *, size: bool = True, dictionary: bytes | None = None, checksum: bool = False) -> bytes:
-    data = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if dictionary else None
-    return zstandard.ZstdCompressor(write_content_size=size, dict_data=data, write_checksum=checksum).compress(content)
+class Writer:
+    """One Zstandard frame over several messages."""
+
+    def __init__(self, **how: Any) -> None:
+        self._frame = zstandard.ZstdCompressor(**how).compressobj()
+        self._flag = BEGINS
+
+    def write(self, content: bytes, *, end: bool = False) -> bytes:
+        packed = self._frame.compress(content) + self._frame.flush(END if end else MORE)
+        flag, self._flag = self._flag, CONTINUES
+        return message(packed, len(content), flag=flag)
+
+
+def message(packed: bytes, length: int, *, flag: int = BEGINS, head: bytes = HEAD) -> bytes:
+    return bytes([flag]) + len(head).to_bytes(2, "big") + length.to_bytes(4, "big") + head + packed
 
 
 def body(number: int = 1, length: int = 3000) -> bytes:
     return json.dumps({"updates": [{"address": "A" * length, "version": number}]}).encode() + b"}"
 
 
-def full(content: bytes) -> bytes:
-    return bytes([FULL]) + frame(HEAD) + frame(content)
+def whole(content: bytes, **how: Any) -> bytes:
+    return Writer(**how).write(content, end=True)
 
 
-def delta(content: bytes, previous: bytes) -> bytes:
-    return bytes([DELTA]) + frame(HEAD) + frame(content, dictionary=previous)
-
-
-def refuse(payload: bytes, *, after: bytes | None = None) -> ZstdError:
+def refuse(payload: bytes, *before: bytes) -> ZstdError:
     reader = ZstdReader()
-    if after is not None:
-        reader.read(after)
+    for earlier in before:
+        reader.read(earlier)
     with pytest.raises(ZstdError) as caught:
         reader.read(payload)
     return caught.value
 
 
-def test_full_then_deltas() -> None:
+def test_streams() -> None:
+    reader, writer = ZstdReader(), Writer()
+    first = reader.read(writer.write(body(1)))
+    assert (first.flag, first.head, first.body, first.text) == (BEGINS, HEAD, body(1), HEAD + body(1))
+    assert reader.read(writer.write(body(2))).flag == CONTINUES
+    assert reader.read(writer.write(body(3))).body == body(3)
+    writer = Writer()
+    assert reader.read(writer.write(body(4))).body == body(4)
+    assert reader.read(writer.write(body(5), end=True)).body == body(5)
+    assert reader.read(Writer().write(body(6))).body == body(6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.binary(max_size=4_000), st.booleans(), st.booleans(), st.integers(1, 9), st.booleans()),
+        min_size=1, max_size=6,
+    )
+)  # fmt: skip
+def test_any_bodies(steps: list[tuple[bytes, bool, bool, int, bool]]) -> None:
     reader = ZstdReader()
-    assert reader.read(full(body(1))).text == HEAD + body(1)
-    second = reader.read(delta(body(2), body(1)))
-    assert (second.flag, second.head, second.body) == (DELTA, HEAD, body(2))
-    assert reader.read(delta(body(3), body(2))).body == body(3)
-    assert reader.read(full(body(4))).flag == FULL
-    assert reader.read(delta(body(5), body(4))).body == body(5)
+    writer: Writer | None = None
+    for content, begin, end, level, checksum in steps:
+        if begin or writer is None:
+            writer = Writer(level=level, write_checksum=checksum)
+        assert reader.read(writer.write(b"{" + content, end=end)).body == b"{" + content
+        writer = None if end else writer
 
 
 def test_checksums_and_blocks_of_every_kind() -> None:
     noise = bytes(b"{" + bytes(range(33, 120)) * 3000 + b"}}")
     for content in (b"{}}", b"{" + b"0" * 900_000 + b"}", noise):
-        payload = bytes([FULL]) + frame(HEAD, checksum=True) + frame(content, checksum=True)
-        assert ZstdReader().read(payload).body == content
+        assert ZstdReader().read(whole(content, write_checksum=True)).body == content
+
+
+def raw(content: bytes, *, last: bool = False, kind: int = 0) -> bytes:
+    """A block as it is, or of another ``kind``."""
+    return (len(content) << 3 | kind << 1 | last).to_bytes(3, "little") + content
+
+
+FRAME = MAGIC + WINDOW_2_MIB
 
 
 @pytest.mark.parametrize(
     ("payload", "word"),
     [
         (b"", "empty"),
-        (b"\x02" + full(body())[1:], "flag is 0x02"),
-        (b"\x00", "no Zstandard frame"),
-        (b"\x00" + b"garbage, not a frame", "no Zstandard frame"),
-        (b"\x00" + frame(HEAD), "body is no Zstandard frame"),
-        (full(body())[:-1], "cut short"),
-        (full(body()) + b"!", "1 bytes follow"),
-        (full(body()) + frame(b"third"), "bytes follow"),
-        (b"\x00" + frame(HEAD, size=False) + frame(body()), "head has no content size"),
-        (b"\x00" + frame(HEAD) + frame(body(), size=False), "body has no content size"),
-        (b"\x00" + frame(HEAD[:-1]) + frame(b":" + body()), "head ends with"),
-        (b"\x00" + frame(HEAD) + frame(b" " + body()), "body begins with"),
-        (b"\x00" + b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip" + frame(HEAD) + frame(body()), "no Zstandard frame"),
+        (b"\x02" + whole(body())[1:], "flag is 0x02"),
+        (b"\x00\x00\x01\x00\x00\x00", "lengths are cut short"),
+        (whole(body())[:-1], "cut short"),
+        (whole(body())[:-2], "cut short"),
+        (Writer().write(body())[:-1], "cut short"),
+        (Writer().write(body()) + b"!", "cut short"),
+        (whole(body()) + b"!", "1 bytes follow"),
+        (whole(body()) + zstandard.ZstdCompressor().compress(b"third"), "bytes follow"),
+        (message(FRAME + raw(b"{}}", kind=3), 3), "reserved type"),
+        (message(FRAME[:5], 3), "header of the Zstandard frame"),
+        (message(FRAME + raw(b"{}}"), 3, head=HEAD[:-1]), "head ends with"),
+        (message(FRAME + raw(b" {}}"), 4), "body begins with"),
+        (message(FRAME + raw(b"{}}"), 4), "has 3 bytes and announces 4"),
+        (message(FRAME + raw(b"{}}"), 2), "more than the 2 bytes"),
+        (message(FRAME, 3), "has 0 bytes"),
     ],
 )
 def test_refused(payload: bytes, word: str) -> None:
     error = refuse(payload)
     assert word in str(error)
-    assert not error.of_delta
+    assert not error.of_stream
 
 
-def test_first_is_no_delta() -> None:
-    assert refuse(delta(body(2), body(1))).of_delta
+def test_the_stream_is_broken() -> None:
+    writer = Writer()
+    writer.write(body(1))
+    following = writer.write(body(2))
+    ended = whole(body(1))
+    for error in (
+        refuse(following),
+        refuse(following, ended),
+        refuse(b"\x00" + following[1:], Writer().write(body(1))),
+        refuse(message(b"garbage, not a frame", 3)),
+        refuse(message(MAGIC[:3], 3)),
+        refuse(message(b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip" + FRAME + raw(b"{}}"), 3)),
+    ):
+        assert error.of_stream
 
 
-def test_delta_to_another_body() -> None:
-    """The content size is as announced, so what shows is text that is not the message's, or broken data."""
+def test_continuing_another_stream() -> None:
+    """What shows is text that is not the message's, or broken data."""
+    writer = Writer()
+    writer.write(body(1))
     reader = ZstdReader()
-    reader.read(full(body(7, 1500)))
+    reader.read(Writer().write(body(7, 1500)))
     error = None
     try:
-        read = reader.read(delta(body(2), body(1))).body
+        read = reader.read(writer.write(body(2))).body
     except ZstdError as caught:
         error, read = caught, b""
     assert read != body(2)
-    assert error is None or error.of_delta
+    assert error is None or error.of_stream
 
 
 def test_dictionary_with_a_number() -> None:
@@ -101,51 +158,36 @@ def test_dictionary_with_a_number() -> None:
         json.dumps({"address": str(number) * 20, "price": str(number)}).encode() for number in range(3000)
     ]
     trained = zstandard.train_dictionary(2048, samples)
-    payload = b"\x00" + frame(HEAD) + zstandard.ZstdCompressor(dict_data=trained).compress(body())
-    assert "names a dictionary" in str(refuse(payload))
+    assert "names a dictionary" in str(refuse(whole(body(), dict_data=trained)))
 
 
-def test_sizes_are_judged_before_decoding() -> None:
-    bomb = frame(b"{" + b" " * (MAX_MESSAGE_BYTES - len(HEAD)) + b"}")
-    huge = frame(bytes(200 * 1_048_576))
+def test_lengths_are_judged_before_decoding() -> None:
+    bomb = zstandard.ZstdCompressor().compress(bytes(200 * 1_048_576))
+    more = Writer()
+    first = more.write(b"{")
+    continued = more.write(bytes(200 * 1_048_576))
+    refuse(message(bomb, 4_000_000_000))  # what is allocated once
     tracemalloc.start()
     try:
-        for payload in (b"\x00" + frame(HEAD) + bomb, b"\x00" + frame(HEAD) + huge, b"\x00" + huge + frame(body())):
-            assert "add up to" in str(refuse(payload))
-        assert tracemalloc.get_traced_memory()[1] < 1_048_576
+        for length in (MAX_MESSAGE_BYTES - len(HEAD) + 1, 4_000_000_000):
+            assert "add up to" in str(refuse(message(bomb, length)))
+        for length in (10, 500_000):
+            assert "more than" in str(refuse(message(bomb, length)))
+            assert "more than" in str(refuse(message(continued[7 + len(HEAD) :], length, flag=CONTINUES), first))
+        assert tracemalloc.get_traced_memory()[1] < 2 * 1_048_576
     finally:
         tracemalloc.stop()
 
 
 def test_the_largest_is_read() -> None:
     content = b"{" + b" " * (MAX_MESSAGE_BYTES - len(HEAD) - 2) + b"}"
-    assert len(ZstdReader().read(full(content)).text) == MAX_MESSAGE_BYTES
-
-
-def lying(content: bytes, announced: int) -> bytes:
-    """A frame whose header announces another size: single segment, eight bytes of content size."""
-    raw = frame(content)
-    header = zstandard.frame_header_size(raw)
-    # 0xE0: content size of 8 bytes, single segment, no dictionary; the blocks stay as they are.
-    return raw[:4] + b"\xe0" + announced.to_bytes(8, "little") + raw[header:]
-
-
-@pytest.mark.parametrize("announced", [10, 2999, 3500, 900_000])
-def test_decodes_to_another_size(announced: int) -> None:
-    payload = b"\x00" + frame(HEAD) + lying(body(), announced)
-    assert not refuse(payload).of_delta
+    assert len(ZstdReader().read(whole(content)).text) == MAX_MESSAGE_BYTES
 
 
 def test_window_is_bounded() -> None:
-    # 0xA0 would be a single segment; 0xC0 is a frame with a window descriptor: 16 MiB here, 3 bytes of content.
-    head = b"\x28\xb5\x2f\xfd" + b"\xc0" + bytes([(24 - 10) << 3]) + (3).to_bytes(8, "little")
-    block = ((3 << 3) | 1).to_bytes(3, "little") + b"{}}"
-    assert "window" in str(refuse(b"\x00" + frame(HEAD) + head + block))
-
-
-def test_a_refused_message_does_not_move_the_chain() -> None:
-    reader = ZstdReader()
-    reader.read(full(body(1)))
-    with pytest.raises(ZstdError):
-        reader.read(full(b"nonsense"))
-    assert reader.read(delta(body(2), body(1))).body == body(2)
+    for window, ok in (((23 - 10) << 3, True), ((23 - 10) << 3 | 1, False), ((24 - 10) << 3, False)):
+        payload = message(MAGIC + bytes([0, window]) + raw(b"{}}"), 3)
+        if ok:
+            assert ZstdReader().read(payload).body == b"{}}"
+        else:
+            assert "window" in str(refuse(payload))

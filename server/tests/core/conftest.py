@@ -1,6 +1,7 @@
 """A hub with sockets that are lists, and peers that decode what is written with ``websockets``."""
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, Protocol
 
 from tokenwire_schemas.messages import TokenUpdateData, Volume
-from tokenwire_server.core.grants import NOTHING, Offer
+from tokenwire_server.core.grants import NOTHING, Deflate, Offer
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.link import Link
 
@@ -80,18 +81,19 @@ class Client:
     ``offer`` is what it asks for; with a position in it, numbers go on from there if the session is resumed.
     """
 
-    def __init__(self, bench: "Bench", deflate: bool = False, offer: Offer = NOTHING) -> None:
+    def __init__(self, bench: "Bench", deflate: bool | Deflate = False, offer: Offer = NOTHING) -> None:
         self.bench = bench
         self.socket = FakeSocket()
         hub = bench.hub
-        encoder = hub.encoder(offer, deflate=deflate)
+        agreed = Deflate() if deflate is True else deflate or None
+        encoder = hub.encoder(offer, agreed)
         self.link = Link(self.socket, f"00000000-0000-4000-8000-{len(bench.clients):012d}", encoder, bench.now, offer)
         self.socket.on_full = lambda: hub.pause(self.link, bench.now)
         self.parser = Protocol(CLIENT, max_size=None)
-        if deflate:
-            self.parser.extensions = [PerMessageDeflate(False, True, 15, 15)]
+        if agreed is not None:
+            self.parser.extensions = [PerMessageDeflate(not agreed.takeover, True, agreed.window_bits, 15)]
         self.last = 0
-        self.zstd = zstandard.ZstdDecompressor()
+        self.zstd = zstandard.ZstdDecompressor().decompressobj()
         self.compressed: list[bool] = []
         self.frames: list[Frame] = []
         self.unread: list[dict[str, Any]] = []
@@ -116,16 +118,21 @@ class Client:
             if self.socket.buffer:
                 self.parser.receive_data(bytes(self.socket.buffer))
                 self.socket.buffer.clear()
+                assert self.parser.parser_exc is None
                 for event in self.parser.events_received():
                     assert isinstance(event, Frame)
                     self.frames.append(event)
                     if event.opcode is Opcode.TEXT:
                         messages.append(self._message(json.loads(event.data)))
                     elif event.opcode is Opcode.BINARY:
-                        assert event.data[0] == 0, "only full messages so far"
-                        text = self.zstd.stream_reader(event.data[1:], read_across_frames=True).read()
-                        assert len(text) > 1024
-                        messages.append(self._message(json.loads(text)))
+                        flag, head_length, body_length = struct.unpack("!BHI", event.data[:7])
+                        if flag == 0:
+                            self.zstd = zstandard.ZstdDecompressor().decompressobj()
+                        head = event.data[7 : 7 + head_length]
+                        body = self.zstd.decompress(event.data[7 + head_length :])
+                        assert len(body) == body_length
+                        assert len(head + body) > 1024
+                        messages.append(self._message(json.loads(head + body)))
             if not self.link.writable:
                 self.bench.hub.resume(self.link, self.bench.now)
                 self.bench.flush()

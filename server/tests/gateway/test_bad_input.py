@@ -168,9 +168,13 @@ async def test_a_reset_in_the_middle_of_a_message_frees_everything(serve: Serve)
         ),
         (
             "permessage-deflate; server_max_window_bits=10, permessage-deflate",
+            "permessage-deflate; client_no_context_takeover; server_max_window_bits=10",
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=8, permessage-deflate",
             "permessage-deflate; client_no_context_takeover",
         ),
-        ("permessage-deflate; server_max_window_bits=10", None),
+        ("permessage-deflate; server_max_window_bits=8", None),
         ("permessage-deflate; nonsense=1", None),
         ("permessage-deflate; server_max_window_bits=16", None),
         ("permessage-deflate; client_no_context_takeover=1", None),

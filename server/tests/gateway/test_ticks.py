@@ -56,7 +56,8 @@ async def test_a_write_that_fails_ends_that_connection_and_nobody_else_misses_th
         hub = server.pipeline.hub
         (cohort,) = next(iter(hub.sets.occupied())).live.values()
         broken = Broken()
-        cohort.members[next(iter(cohort.members))] = broken.write
+        members = cohort.newcomers.members
+        members[next(iter(members))] = broken.write
         source.trade("DOGE", "7")
         while (await receive(second, 1))[0]["data"]["price"] != "7":
             pass

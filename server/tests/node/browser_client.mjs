@@ -1,14 +1,10 @@
 // Opens the server's page in headless Chromium and a WebSocket from it:
 // node browser_client.mjs CHROMIUM PAGE WS_URL COUNT SCREENSHOT TOKEN…
 // Prints the messages that the page's own script received, then a line with the text of the page.
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.mjs";
 
 const [executablePath, page, url, count, screenshot, ...tokens] = process.argv.slice(2);
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
-});
+const browser = await launch(executablePath);
 try {
   const tab = await browser.newPage();
   const problems = [];

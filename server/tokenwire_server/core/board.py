@@ -35,14 +35,15 @@ class Row:
     """One token: ``changed_tick`` is the tick that carries (or will carry) its newest change."""
 
     __slots__ = ("_detailed", "_payload", "_payload_version", "changed_ms", "changed_tick", "holders", "index",
-                 "sent_version", "stream_holders", "value")  # fmt: skip
+                 "mark", "sent_version", "stream_holders", "value")  # fmt: skip
 
     def __init__(self, index: int, value: Value) -> None:
         self.index = index
         self.value = value
         self.changed_tick = 0
         self.changed_ms = 0
-        self.holders = 0  # token sets that contain it
+        self.holders = 0  # token sets that contain it …
+        self.mark = 0  # … and their numbers, folded: equal for rows that the same sets contain
         self.stream_holders = 0  # of those, sets with a session that gets every version
         self.sent_version = value.version
         self._payload = b""

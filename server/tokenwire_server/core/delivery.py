@@ -1,18 +1,24 @@
 """One tick to everybody: a template per frame and digit count, filled with each client's own numbers.
 
-Clients with equal subscription sets and formats share one template, which holds a frame for every changed token of
-the set, or one batch; ``template % (n, n+1, …)`` makes all frames of one client, and one write sends them. Clients
-with other sets share the templates of the single rows. What replayable sessions got is one run, held by all of them.
+Clients with equal subscription sets and formats are a cohort: they share one template, which holds a frame for every
+changed token of the set, or one batch; ``template % (n, n+1, …)`` makes all frames of one client, and one write sends
+them. Where a batch is compressed, each of the cohort's groups has a template of its own, with references to what its
+members got before; and where nobody of it has such a window, what its set has in common with other sets is compressed
+once for all of these. Clients with other sets share the templates of the single rows. What replayable sessions got is
+one run, held by all of them.
 """
 
 from collections.abc import Callable, Iterator
 
 from tokenwire_schemas.limits import MAX_BATCH, MAX_BATCH_BYTES
 from tokenwire_server.core.board import Board, Row
+from tokenwire_server.core.cohort import Cohort, Group
+from tokenwire_server.core.compression import Encoder, Piece, SharedWindow
 from tokenwire_server.core.ring import Run, Shared, batch_data
+from tokenwire_server.core.segments import Joined, Segments
 from tokenwire_server.core.session import TOKEN_BATCH, TOKEN_UPDATE, Session
-from tokenwire_server.core.tokensets import Cohort, Format, TokenSet
-from tokenwire_server.core.wire import Encoder, digits, frame_template, next_power
+from tokenwire_server.core.tokensets import Format, TokenSet, TokenSets
+from tokenwire_server.core.wire import digits, frame_template, is_worth_compressing, next_power, piece_in
 
 __all__ = ["Delivery"]
 
@@ -26,15 +32,17 @@ class Delivery:
     bytes, and versions that no frame carried because a newer one overtook them within the interval.
     """
 
-    __slots__ = ("_board_size", "_now", "_payloads", "_rows", "_shared", "_skipped", "_tables", "_timestamp",
-                 "conflated", "frames", "octets", "updates")  # fmt: skip
+    __slots__ = ("_board_size", "_now", "_payloads", "_rows", "_segments", "_sets", "_shared", "_skipped", "_tables",
+                 "_timestamp", "conflated", "frames", "octets", "updates")  # fmt: skip
 
-    def __init__(self, board: Board, rows: list[Row], timestamp: int, now: int) -> None:
+    def __init__(self, board: Board, sets: TokenSets, rows: list[Row], timestamp: int, now: int) -> None:
         self._board_size = len(board.rows)
+        self._sets = sets
         self._rows = rows
         self._timestamp = timestamp
         self._now = now
         self._payloads: dict[bool, list[bytes]] = {}
+        self._segments: dict[bool, Segments] = {}
         self._shared: dict[bool, Shared] = {}
         self._tables: dict[tuple[int, Encoder | None, bool], list[bytes]] = {}
         self.frames = 0
@@ -53,29 +61,46 @@ class Delivery:
         for form, cohort in tokens.live.items():
             payloads = [payload for payload in tokens.pick(self._table_of_payloads(form.details)) if payload]
             if payloads:
-                yield from self._cohort(_Bodies(self, tokens, form, payloads), form, cohort)
-                self.updates += len(payloads) * len(cohort.members)
+                bodies = _Bodies(self, tokens, form, payloads)
+                size = len(cohort)
+                yield from self._cohort(bodies, form, cohort)
+                self.updates += len(payloads) * size
                 if self._skipped:
                     skipped = sum(self._skipped.get(index, 0) for index in tokens.indices)
-                    self.conflated += len(cohort.members) * skipped
+                    self.conflated += size * skipped
 
     def _cohort(self, bodies: "_Bodies", form: Format, cohort: Cohort) -> Iterator[tuple[Write, bytes]]:
+        cohort.sent_ms = self._now
+        encoder = form.encoder if bodies.are_compressed else None
+        if encoder is not None:
+            cohort.regroup(encoder, self._sets.windows)
+            if not cohort.groups and encoder.joins:
+                bodies.join_segments(encoder)
+        runs = bodies.runs() if form.replayable else ()
+        if encoder is not None:
+            for group in cohort.groups:
+                yield from self._group(_Templates(bodies, group.window), group, runs)
+            yield from self._group(_Templates(bodies, None), cohort.newcomers, runs)
+        else:  # nothing enters a window, so all of them are alike
+            templates = _Templates(bodies, None)
+            for group in (*cohort.groups, cohort.newcomers):
+                yield from self._group(templates, group, runs)
+
+    def _group(self, templates: "_Templates", group: Group, runs: tuple[Run, ...]) -> Iterator[tuple[Write, bytes]]:
         template = b""
         floor = ceiling = frames = octets = 0
-        count = bodies.count
-        runs = bodies.runs() if form.replayable else ()
-        cohort.sent_ms = self._now
-        for session, write in cohort.members.items():
+        count = templates.count
+        for session, write in group.members.items():
             first = session.sequence + 1
             if not floor <= first < ceiling:
                 digit_count = digits(first)
-                template = bodies.template(digit_count)
+                template = templates.of(digit_count)
                 floor = next_power(digit_count - 1)
                 ceiling = next_power(digit_count) - count + 1
             if first < ceiling:
                 data = template % tuple(range(first, first + count))
             else:  # this client's numbers grow by a digit within the tick
-                data = bodies.across(first)
+                data = templates.across(first)
                 floor = ceiling = 0
             session.sequence += count
             if runs:
@@ -108,9 +133,27 @@ class Delivery:
             self._tables[key] = table
         return table
 
-    def batch(self, payloads: tuple[bytes, ...], digit_count: int, encoder: Encoder | None) -> bytes:
+    def joined(self, tokens: TokenSet, details: bool, encoder: Encoder) -> Joined | None:
+        """One batch made of parts that other sets have as well, or None."""
+        partition = self._sets.partition(tokens)
+        if not partition.segments:
+            return None
+        segments = self._segments.get(details)
+        if segments is None:
+            segments = self._segments[details] = Segments(self._table_of_payloads(details))
+        return segments.join(partition, encoder)
+
+    def batch(self, data: bytes, digit_count: int, encoder: Encoder | None, piece: Piece | None) -> bytes:
         """The template of one batch."""
-        return frame_template(TOKEN_BATCH, self._timestamp, batch_data(payloads), digit_count, encoder)
+        return frame_template(TOKEN_BATCH, self._timestamp, data, digit_count, encoder, piece)
+
+    def is_compressed(self, data: bytes) -> bool:
+        """Whether a batch is, for those whose format has an encoder."""
+        return is_worth_compressing(TOKEN_BATCH, self._timestamp, data)
+
+    def piece(self, window: SharedWindow, data: bytes) -> Piece | None:
+        """The form of one batch for those who share ``window``; None if it is too small to be compressed."""
+        return piece_in(window, TOKEN_BATCH, self._timestamp, data) if self.is_compressed(data) else None
 
     def run(self, payloads: tuple[bytes, ...], form: Format) -> Run:
         """What replayable sessions of one set and format keep of this tick."""
@@ -120,50 +163,81 @@ class Delivery:
 
 
 class _Bodies:
-    """What one cohort gets in this tick: ``count`` frames, as templates by digit count."""
+    """What one cohort gets in this tick: ``count`` frames. ``are_compressed``: at least one of them can be."""
 
-    __slots__ = ("_batches", "_delivery", "_form", "_payloads", "_templates", "_tokens", "count")
+    __slots__ = ("_batches", "_payloads", "_tokens", "alone", "are_compressed", "count", "datas", "delivery", "form")
 
     def __init__(self, delivery: Delivery, tokens: TokenSet, form: Format, payloads: list[bytes]) -> None:
-        self._delivery = delivery
+        self.delivery = delivery
+        self.form = form
         self._tokens = tokens
-        self._form = form
         self._payloads = payloads
         self._batches = _split(payloads) if form.batch else []
-        self._templates: dict[int, bytes] = {}
-        self.count = len(self._batches) if form.batch else len(payloads)
+        self.datas = [batch_data(batch) for batch in self._batches]
+        self.alone: Piece | None = None  # the form of the only batch for those who have no window, if it is known
+        self.are_compressed = any(map(delivery.is_compressed, self.datas))
+        self.count = len(self.datas) if form.batch else len(payloads)
 
-    def template(self, digit_count: int) -> bytes:
+    def join_segments(self, encoder: Encoder) -> None:
+        """Share parts with other sets, where that is possible. The order within the batch may change."""
+        if len(self._batches) == 1:
+            joined = self.delivery.joined(self._tokens, self.form.details, encoder)
+            if joined is not None:
+                self._batches = [tuple(joined.payloads)]
+                self.alone = joined.piece
+
+    def runs(self) -> tuple[Run, ...]:
+        """The same, to be kept for a replay."""
+        if self.form.batch:
+            return tuple(self.delivery.run(batch, self.form) for batch in self._batches)
+        return (self.delivery.run(tuple(self._payloads), self.form),)
+
+    def singles(self, digit_count: int) -> list[bytes]:
+        """A template per changed token."""
+        table = self.delivery.table(digit_count, self.form.encoder, self.form.details)
+        return [piece for piece in self._tokens.pick(table) if piece]
+
+
+class _Templates:
+    """The frames of one cohort for those of it who share ``window``, by digit count; they enter the window once."""
+
+    __slots__ = ("_bodies", "_pieces", "_templates", "count")
+
+    def __init__(self, bodies: _Bodies, window: SharedWindow | None) -> None:
+        self._bodies = bodies
+        piece = bodies.delivery.piece
+        self._pieces = [bodies.alone if window is None else piece(window, data) for data in bodies.datas]
+        self._templates: dict[int, bytes] = {}
+        self.count = bodies.count
+
+    def of(self, digit_count: int) -> bytes:
         """All frames, each with a ``%d`` for a number of ``digit_count`` digits."""
         template = self._templates.get(digit_count)
         if template is None:
-            template = self._templates[digit_count] = b"".join(self._pieces(digit_count))
+            template = self._templates[digit_count] = b"".join(self._frames(digit_count))
         return template
 
     def across(self, first: int) -> bytes:
         """The finished frames from number ``first`` on, when the numbers are not all of one length."""
         chunks: list[bytes] = []
-        pieces: list[bytes] = []
+        frames: list[bytes] = []
         limit = 0
         for index, number in enumerate(range(first, first + self.count)):
             if number >= limit:
-                pieces = self._pieces(digits(number))
+                frames = self._frames(digits(number))
                 limit = next_power(digits(number))
-            chunks.append(pieces[index] % number)
+            chunks.append(frames[index] % number)
         return b"".join(chunks)
 
-    def runs(self) -> tuple[Run, ...]:
-        """The same, to be kept for a replay."""
-        if self._form.batch:
-            return tuple(self._delivery.run(batch, self._form) for batch in self._batches)
-        return (self._delivery.run(tuple(self._payloads), self._form),)
-
-    def _pieces(self, digit_count: int) -> list[bytes]:
-        form = self._form
-        if form.batch:
-            return [self._delivery.batch(batch, digit_count, form.encoder) for batch in self._batches]
-        table = self._delivery.table(digit_count, form.encoder, form.details)
-        return [piece for piece in self._tokens.pick(table) if piece]
+    def _frames(self, digit_count: int) -> list[bytes]:
+        bodies = self._bodies
+        if not bodies.form.batch:
+            return bodies.singles(digit_count)
+        batch = bodies.delivery.batch
+        encoder = bodies.form.encoder
+        return [
+            batch(data, digit_count, encoder, piece) for data, piece in zip(bodies.datas, self._pieces, strict=True)
+        ]
 
 
 def _keep(session: Session, first: int, runs: tuple[Run, ...]) -> None:
@@ -176,9 +250,11 @@ def _keep(session: Session, first: int, runs: tuple[Run, ...]) -> None:
 
 def _split(payloads: list[bytes]) -> list[tuple[bytes, ...]]:
     """Batches of at most 1000 updates and 512 KiB."""
+    empty = len(batch_data(()))
+    if len(payloads) <= MAX_BATCH and empty + sum(map(len, payloads)) + len(payloads) <= MAX_BATCH_BYTES:
+        return [tuple(payloads)]
     batches: list[tuple[bytes, ...]] = []
     current: list[bytes] = []
-    empty = len(batch_data(()))
     size = empty
     for payload in payloads:
         if current and (len(current) == MAX_BATCH or size + len(payload) > MAX_BATCH_BYTES):

@@ -1,11 +1,11 @@
 """What a client asks for at the handshake, and what it is granted (Interpretation I-50)."""
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-__all__ = ["NOTHING", "STRICT", "Capability", "Grants", "Offer", "grant"]
+__all__ = ["NOTHING", "STRICT", "Capability", "Deflate", "Grants", "Offer", "grant"]
 
 
 class Capability(StrEnum):
@@ -16,6 +16,14 @@ class Capability(StrEnum):
     RESUME = "resume"
     DETAILS = "details"
     ZSTD = "zstd"
+
+
+class Deflate(NamedTuple):
+    """What was agreed of permessage-deflate for our messages (RFC 7692 7.1): the client's window, 2 to the power of
+    ``window_bits`` bytes, and whether it keeps that from message to message."""
+
+    window_bits: int = 15
+    takeover: bool = True
 
 
 class Offer(msgspec.Struct, frozen=True):

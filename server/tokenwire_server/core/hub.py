@@ -64,11 +64,13 @@ class Hub(Requests):
         self.stats.ticks += 1
         if not rows:
             return
-        delivery = Delivery(self.board, rows, self._stamp(wall), now)
+        delivery = Delivery(self.board, self.sets, rows, self._stamp(wall), now)
         for row in rows:
             self.stats.latency.observe(now - row.changed_ms)
         self._ticking = True
         complete = False
+        windows = self.sets.windows
+        windows.sweep()
         try:
             for tokens in self.sets.occupied():
                 yield from delivery.to(tokens)
@@ -78,6 +80,7 @@ class Hub(Requests):
             if not complete:  # a defect, here or in a write: who was not reached yet gets these rows next time
                 for row in rows:
                     self.board.changed(row, now)
+                windows.clear()  # what entered one may not have been sent to all who share it
             self.stats.frames += delivery.frames
             self.stats.updates += delivery.updates
             self.stats.conflated += delivery.conflated

@@ -13,7 +13,8 @@ from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode, may_reconnect
 from tokenwire_schemas.errors import CATALOGUE, ErrorCode
 from tokenwire_server.core.board import Board, Row
-from tokenwire_server.core.grants import NOTHING, Grants, Offer, grant
+from tokenwire_server.core.compression import Deflater, Encoder, Zstd
+from tokenwire_server.core.grants import NOTHING, Deflate, Grants, Offer, grant
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.registry import Registry
 from tokenwire_server.core.replies import Reason, Status, error_data, farewell_data, greeting_data
@@ -23,7 +24,6 @@ from tokenwire_server.core.states import LinkState, check_step
 from tokenwire_server.core.stats import HubStats
 from tokenwire_server.core.tokensets import TokenSets
 from tokenwire_server.core.wheel import Wheel
-from tokenwire_server.core.wire import Deflater, Encoder, Zstd
 
 __all__ = ["HubConfig", "Lifecycle"]
 
@@ -62,8 +62,8 @@ class Lifecycle:
         self.stream = stream
         self.board = Board()
         self.sets = TokenSets()
-        self.deflater = Deflater()
-        self.zstd = Zstd()
+        self._deflaters: dict[Deflate, Deflater] = {}  # at most one for each of the few ways to agree
+        self._zstd = Zstd()
         self.stats = HubStats()
         self.ledger = Ledger()
         self.registry = Registry()
@@ -85,11 +85,15 @@ class Lifecycle:
         full = len(self.links) >= self.config.max_connections
         return not self.draining and not (full and self.rejected >= limits.MAX_REJECTED_SOCKETS)
 
-    def encoder(self, offer: Offer, *, deflate: bool) -> Encoder | None:
-        """How to compress for a client that offers this, and permessage-deflate or not: zstd goes first (I-64)."""
+    def encoder(self, offer: Offer, deflate: Deflate | None) -> Encoder | None:
+        """How to compress for a client that offers this, and agreed on ``deflate``: zstd goes first (I-64)."""
         if grant(offer).zstd:
-            return self.zstd
-        return self.deflater if deflate else None
+            return self._zstd
+        if deflate is None:
+            return None
+        if deflate not in self._deflaters:
+            self._deflaters[deflate] = Deflater(deflate.window_bits, shares=deflate.takeover)
+        return self._deflaters[deflate]
 
     def connect(self, link: Link, now: int) -> bool:
         """A socket finished its handshake: greet it, or tell it why it is not served (then False)."""

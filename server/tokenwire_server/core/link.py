@@ -4,11 +4,12 @@ from typing import Protocol
 
 from tokenwire_schemas.limits import MAX_OUTBOX_BYTES
 from tokenwire_server.core.board import Board
+from tokenwire_server.core.compression import Deflater, Encoder
 from tokenwire_server.core.grants import NOTHING, Offer
 from tokenwire_server.core.limiter import Limiter
 from tokenwire_server.core.session import Drained, Session
 from tokenwire_server.core.states import LinkState
-from tokenwire_server.core.wire import Deflater, Encoder, close_frame
+from tokenwire_server.core.wire import close_frame
 
 __all__ = ["Link", "Socket"]
 

@@ -23,9 +23,10 @@ from tokenwire_server.core.board import Board, Change, Row
 from tokenwire_server.core.grants import STRICT, Grants
 from tokenwire_server.core.ring import Ring, Run, batch_data
 from tokenwire_server.core.tokensets import NO_TOKENS, PLAIN, Format, TokenSet
-from tokenwire_server.core.wire import frame
+from tokenwire_server.core.wire import frame, is_compressed
 
 if TYPE_CHECKING:
+    from tokenwire_server.core.cohort import Group
     from tokenwire_server.core.link import Link
 
 __all__ = ["GAP", "TOKEN_BATCH", "TOKEN_UPDATE", "Drained", "Session"]
@@ -64,7 +65,7 @@ class Session:
     goes before it.
     """
 
-    __slots__ = ("backlog", "charged", "format", "grants", "is_behind", "link", "outbox", "outbox_bytes",
+    __slots__ = ("backlog", "charged", "format", "grants", "group", "is_behind", "link", "outbox", "outbox_bytes",
                  "pending", "preface", "replay", "ring", "secret", "sent_versions", "sequence", "stale_warned",
                  "stream", "stream_bytes", "stream_seen", "synced_tick", "tokens", "write")  # fmt: skip
 
@@ -75,6 +76,7 @@ class Session:
         self.link: Link | None = None
         self.write: Callable[[bytes], None] = _nobody  # of the link's socket, kept here for the hot loop
         self.format = PLAIN
+        self.group: Group | None = None  # among those who are live, who knows the same bodies
         self.sequence = 0
         self.tokens: TokenSet = NO_TOKENS
         self.outbox: deque[Reply] | None = None
@@ -244,6 +246,8 @@ class Session:
             if self.is_behind:
                 self.sent_versions = None
                 self._place(behind=False)
+        if self.group is not None and self.group.window is not None and any(map(is_compressed, chunks)):
+            self._place(behind=False)  # its window is not that of the others any more
         return b"".join(chunks)
 
     def drain_outbox(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> int:

@@ -12,33 +12,33 @@ travels as a *stored* block in front of the body's blocks, which were compressed
     C1 7E ll ll  | 00 nn nn ~n ~n  head in clear | deflate(body + "}"), sync-flushed, without 00 00 FF FF |
                    \\_ stored block, no BFINAL __/ \\______________ the same bytes for every client _______/
 
-The zstd form (I-64) is a binary message built the same way, its head in a raw Zstandard block::
+The zstd form (I-64) is a binary message built the same way::
 
-    82 7E ll ll  | 00 | 28 B5 2F FD 20 nn  bb bb bb  head in clear | Zstandard frame of (body + "}") |
-                  flag \\_ magic, sizes _/ \\_ block _/               \\_____ shared by all clients _____/
+    82 7E ll ll  | flag, nn nn, bb bb bb bb  head in clear | a flushed piece of a Zstandard frame of (body + "}") |
+                   \\_ lengths of head and body            \\______________ the same bytes for every client ______/
+
+In compressed messages the number is padded with spaces to 16 columns: all heads are then equally long, which is
+what lets clients share a window (``compression``).
 
 All forms are a template with one ``%d``; every number of the same digit count yields the same lengths, so a
 template serves all clients of that digit count, and a row of templates is filled by one ``bytes % tuple``.
 """
 
 import struct
-from abc import ABC, abstractmethod
 from typing import Final
 
-import zstandard
-from isal import isal_zlib
-
-from tokenwire_schemas.limits import COMPRESSION_THRESHOLD_BYTES
+from tokenwire_schemas.limits import COMPRESSION_THRESHOLD_BYTES, MAX_SEQUENCE
+from tokenwire_server.core.compression import Encoder, Piece, SharedWindow, Zstd
 
 __all__ = [
-    "Deflater",
-    "Encoder",
-    "Zstd",
     "close_frame",
     "digits",
     "frame",
     "frame_template",
+    "is_compressed",
+    "is_worth_compressing",
     "next_power",
+    "piece_in",
     "ping_frame",
 ]
 
@@ -48,16 +48,16 @@ _BINARY: Final = 0x82
 _CLOSE: Final = 0x88
 _PING: Final = 0x89
 
-_DEFLATE_LEVEL: Final = 1  # of ISA-L: a sixth of the time of zlib's level 6 for 3 % more bytes
-_ZSTD_LEVEL: Final = 1
-_ZSTD_FULL: Final = b"\x00"
-_ZSTD_SINGLE_SEGMENT: Final = b"\x28\xb5\x2f\xfd\x20"  # magic, then: one-byte content size, no window, no checksum
-_CACHED_BODIES: Final = 64
 _MAX_REASON_BYTES: Final = 123
+_NUMBER_COLUMNS: Final = len(str(MAX_SEQUENCE))
+_NUMBER: Final = b"%d"
+_PADDED_NUMBER: Final = b"%%%dd" % _NUMBER_COLUMNS
+_BEFORE: Final = b'{"type":"%b","sequence":'
+_AFTER: Final = b',"timestamp":%d,"data":'
+_HEAD_LENGTH: Final = len(_BEFORE % b"") + _NUMBER_COLUMNS + len(_AFTER % 0) - 1  # besides type and timestamp
 
 _LENGTH_16 = struct.Struct("!BBH")
 _LENGTH_64 = struct.Struct("!BBQ")
-_STORED = struct.Struct("<BHH")
 
 
 def _header(first: int, length: int) -> bytes:
@@ -79,6 +79,11 @@ def close_frame(code: int, reason: str) -> bytes:
     return bytes((_CLOSE, 2 + len(text))) + code.to_bytes(2, "big") + text
 
 
+def is_compressed(message: bytes) -> bool:
+    """Whether a data frame of ours is in either compressed form."""
+    return message[0] != _TEXT
+
+
 def digits(number: int) -> int:
     """How many decimal digits ``number`` (>= 0) has."""
     return len(str(number))
@@ -89,80 +94,42 @@ def next_power(digit_count: int) -> int:
     return int(10**digit_count)
 
 
-class Encoder(ABC):
-    """Compresses bodies, each distinct one once (the last 64 are remembered), and frames them."""
-
-    __slots__ = ("_cache",)
-
-    def __init__(self) -> None:
-        self._cache: dict[bytes, bytes] = {}
-
-    def compressed(self, body: bytes) -> bytes:
-        """The shared, compressed form of ``body``, the end of a message from its ``data`` on."""
-        cached = self._cache.get(body)
-        if cached is None:
-            cached = self._compress(body)
-            if len(self._cache) >= _CACHED_BODIES:
-                del self._cache[next(iter(self._cache))]
-            self._cache[body] = cached
-        return cached
-
-    @abstractmethod
-    def _compress(self, body: bytes) -> bytes: ...
-
-    @abstractmethod
-    def header(self, head_length: int, compressed_length: int) -> bytes:
-        """What stands before a head of ``head_length`` bytes in clear."""
+def _padded_length(kind: bytes, timestamp: int) -> int:
+    """Of a head with a padded number."""
+    return _HEAD_LENGTH + len(kind) + digits(timestamp)
 
 
-class Deflater(Encoder):
-    """permessage-deflate: sync-flushed DEFLATE blocks without BFINAL and without the final empty block's bytes."""
-
-    __slots__ = ()
-
-    def _compress(self, body: bytes) -> bytes:
-        deflate = isal_zlib.compressobj(_DEFLATE_LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
-        return (deflate.compress(body) + deflate.flush(isal_zlib.Z_SYNC_FLUSH))[:-4]
-
-    def header(self, head_length: int, compressed_length: int) -> bytes:
-        """Frame header and the head of a stored block."""
-        stored = _STORED.pack(0, head_length, head_length ^ 0xFFFF)
-        return _header(_TEXT_DEFLATED, len(stored) + head_length + compressed_length) + stored
+def is_worth_compressing(kind: bytes, timestamp: int, data: bytes) -> bool:
+    """Whether a message with this payload object is larger than 1 KB (Spec, Performance), whatever its number."""
+    return _padded_length(kind, timestamp) + len(data) + 1 > COMPRESSION_THRESHOLD_BYTES
 
 
-class Zstd(Encoder):
-    """The ``zstd`` capability, always in its full form: every message decodes on its own."""
-
-    __slots__ = ("_compressor",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._compressor = zstandard.ZstdCompressor(_ZSTD_LEVEL, write_content_size=True)
-
-    def _compress(self, body: bytes) -> bytes:
-        return self._compressor.compress(body)
-
-    def header(self, head_length: int, compressed_length: int) -> bytes:
-        """Frame header, flag, and a Zstandard frame header with one raw block (heads are far below 256 bytes)."""
-        block = (1 | head_length << 3).to_bytes(3, "little")  # the last block, raw
-        before = b"".join((_ZSTD_FULL, _ZSTD_SINGLE_SEGMENT, bytes((head_length,)), block))
-        return _header(_BINARY, len(before) + head_length + compressed_length) + before
+def piece_in(window: SharedWindow, kind: bytes, timestamp: int, data: bytes) -> Piece:
+    """The compressed form of ``data`` for those who share ``window``; all of them must be sent it."""
+    return window.compress(data + b"}", _padded_length(kind, timestamp))
 
 
-def frame_template(kind: bytes, timestamp: int, data: bytes, digit_count: int, encoder: Encoder | None) -> bytes:
+def frame_template(
+    kind: bytes, timestamp: int, data: bytes, digit_count: int, encoder: Encoder | None, piece: Piece | None = None
+) -> bytes:
     """A data frame of type ``kind`` with ``%d`` where a number of ``digit_count`` digits belongs.
 
     ``data`` is the encoded payload object, ``timestamp`` Unix ms. With an ``encoder``, messages over 1 KB are
-    compressed and smaller ones are not (Spec, Performance); without, none is. Fill it with ``template % n``.
+    compressed and smaller ones are not; without, none is. ``piece`` is the compressed form to use, by default the one
+    that stands alone. Fill it with ``template % n``.
     """
-    before = b'{"type":"%b","sequence":' % kind
-    after = b',"timestamp":%d,"data":' % timestamp
-    head_length = len(before) + digit_count + len(after)
-    length = head_length + len(data) + 1
-    if encoder is None or length <= COMPRESSION_THRESHOLD_BYTES:
-        return _escape(_header(_TEXT, length) + before) + b"%d" + _escape(after + data + b"}")
-    body = encoder.compressed(data + b"}")
-    return _escape(encoder.header(head_length, len(body)) + before) + b"%d" + _escape(after + body)
+    before = _BEFORE % kind
+    after = _AFTER % timestamp
+    if encoder is None or not is_worth_compressing(kind, timestamp, data):
+        length = len(before) + digit_count + len(after) + len(data) + 1
+        return _escape(_header(_TEXT, length) + before) + _NUMBER + _escape(after + data + b"}")
+    if piece is None:
+        piece = encoder.alone(data + b"}")
+    head_length = _padded_length(kind, timestamp)
+    prefix = encoder.prefix(head_length, piece)
+    first = _BINARY if isinstance(encoder, Zstd) else _TEXT_DEFLATED
+    header = _header(first, len(prefix) + head_length + len(piece.data))
+    return _escape(header + prefix + before) + _PADDED_NUMBER + _escape(after + piece.data)
 
 
 def frame(kind: bytes, number: int, timestamp: int, data: bytes, encoder: Encoder | None) -> bytes:

@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode
 from tokenwire_schemas.errors import ErrorCode
-from tokenwire_server.core.grants import grant
+from tokenwire_server.core.grants import Deflate, grant
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.states import LinkState
 from tokenwire_server.gateway.handshake import SUBPROTOCOL, negotiate_deflate, parse_offer
@@ -65,9 +65,9 @@ class Connection(asyncio.Protocol):
             transport.close()
             return
         try:
-            response, deflated = self._response(protocol, events[0])
+            response, deflate = self._response(protocol, events[0])
         except MultipleValuesError as error:
-            response, deflated = protocol.reject(400, f"several {error.args[0]!a} headers\n"), False
+            response, deflate = protocol.reject(400, f"several {error.args[0]!a} headers\n"), None
         protocol.send_response(response)
         transport.write(b"".join(protocol.data_to_send()))
         if response.status_code != 101:
@@ -78,36 +78,37 @@ class Connection(asyncio.Protocol):
         _limit_unsent(transport)
         now = endpoint.now()
         offer = parse_offer(events[0].path, events[0].headers)
-        link = Link(transport, str(uuid.uuid4()), endpoint.hub.encoder(offer, deflate=deflated), now, offer)
+        link = Link(transport, str(uuid.uuid4()), endpoint.hub.encoder(offer, deflate), now, offer)
         self._link = link
         endpoint.opened(link, _peer(transport))
         endpoint.hub.connect(link, now)
         endpoint.pump_ready()  # whom it took the session from is told as well
 
-    def _response(self, protocol: ServerProtocol, request: Request) -> tuple[Response, bool]:
+    def _response(self, protocol: ServerProtocol, request: Request) -> tuple[Response, Deflate | None]:
         endpoint = self._endpoint
         if not endpoint.origin_allowed(request.headers.get("Origin"), request.headers.get("Host")):
-            return protocol.reject(403, "this origin may not connect; see the setting allowed_origins\n"), False
+            return protocol.reject(403, "this origin may not connect; see the setting allowed_origins\n"), None
         version = request.headers.get("Sec-WebSocket-Version")
         if version is not None and version.strip() != "13":
             response = protocol.reject(426, f"WebSocket version {version[:16]!a} is not supported; use 13\n")
             response.headers["Sec-WebSocket-Version"] = "13"
-            return response, False
+            return response, None
         if not endpoint.hub.may_upgrade():
             response = protocol.reject(503, "no more connections now; try again later\n")
             response.headers["Retry-After"] = str(limits.BUSY_RETRY_AFTER_MS // 1000)
-            return response, False
+            return response, None
         response = protocol.accept(request)
         if response.status_code != 101:
-            return response, False
+            return response, None
         try:
             offer = parse_offer(request.path, request.headers)
-            extension = None if grant(offer).zstd else negotiate_deflate(request.headers)
+            agreed = None if grant(offer).zstd else negotiate_deflate(request.headers)
         except InvalidHeader:
-            return protocol.reject(400, "malformed Sec-WebSocket-Extensions header\n"), False
-        if extension is not None:
-            response.headers["Sec-WebSocket-Extensions"] = extension
-        return response, extension is not None
+            return protocol.reject(400, "malformed Sec-WebSocket-Extensions header\n"), None
+        if agreed is None:
+            return response, None
+        response.headers["Sec-WebSocket-Extensions"] = agreed[0]
+        return response, agreed[1]
 
     # --- asyncio.Protocol ------------------------------------------------------------------------------------
 

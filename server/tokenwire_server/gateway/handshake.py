@@ -8,7 +8,7 @@ from websockets.headers import parse_extension
 from websockets.typing import Subprotocol
 
 from tokenwire_schemas.limits import MAX_SEQUENCE
-from tokenwire_server.core.grants import NOTHING, Capability, Offer
+from tokenwire_server.core.grants import NOTHING, Capability, Deflate, Offer
 
 __all__ = ["ENDPOINT", "SUBPROTOCOL", "negotiate_deflate", "parse_offer", "request_path"]
 
@@ -18,6 +18,8 @@ SUBPROTOCOL: Final = Subprotocol("token-data.v1")
 _SESSION_HEADER: Final = "X-Tokenwire-Session"
 _MAX_QUERY_FIELDS: Final = 50
 _MAX_SECRET_CHARS: Final = 256
+_MIN_WINDOW_BITS: Final = 9  # RFC 7692 allows 8, zlib does not
+_MAX_WINDOW_BITS: Final = 15
 
 _PARAMETERS: Final = frozenset(
     {"server_no_context_takeover", "client_no_context_takeover", "server_max_window_bits", "client_max_window_bits"}
@@ -66,12 +68,16 @@ def _number(text: str) -> int | None:
     return number if number <= MAX_SEQUENCE else None
 
 
-def negotiate_deflate(headers: Headers) -> str | None:
-    """The ``Sec-WebSocket-Extensions`` to answer with, or None when no offer of permessage-deflate fits.
+def negotiate_deflate(headers: Headers) -> tuple[str, Deflate] | None:
+    """The ``Sec-WebSocket-Extensions`` to answer with and what it says, or None when no offer of permessage-deflate
+    fits.
 
-    The client never keeps a window for us to hold (``client_no_context_takeover`` is always answered), and every
-    frame of ours decodes on its own, so a client may refuse take-over too. An offer that limits our window is
-    passed over: bodies are compressed once for everybody, with the full window.
+    The client never keeps a window for us to hold (``client_no_context_takeover`` is always answered). It may refuse
+    to keep one for our messages, and limit its size; the compressor knows no window of 2^8 bytes, so that such an
+    offer is passed over.
+
+    Raises:
+        InvalidHeader: the header is malformed.
     """
     offers = headers.get_all("Sec-WebSocket-Extensions")
     for offer in offers:
@@ -83,14 +89,16 @@ def negotiate_deflate(headers: Headers) -> str | None:
                 continue
             if not _is_valid(named):
                 continue
-            if named.get("server_max_window_bits", "15") != "15":
+            window_bits = int(named.get("server_max_window_bits") or _MAX_WINDOW_BITS)
+            if window_bits < _MIN_WINDOW_BITS:
                 continue
+            deflate = Deflate(window_bits, "server_no_context_takeover" not in named)
             answer = ["permessage-deflate", "client_no_context_takeover"]
-            if "server_no_context_takeover" in named:
+            if not deflate.takeover:
                 answer.append("server_no_context_takeover")
             if "server_max_window_bits" in named:
-                answer.append("server_max_window_bits=15")
-            return "; ".join(answer)
+                answer.append(f"server_max_window_bits={window_bits}")
+            return "; ".join(answer), deflate
     return None
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final
 
-from zstandard import DICT_TYPE_RAWCONTENT, ZstdCompressionDict, ZstdCompressor
+from zstandard import COMPRESSOBJ_FLUSH_BLOCK, COMPRESSOBJ_FLUSH_FINISH, ZstdCompressor
 
 from tokenwire_conformance.client.bench import CLIENT, ClientBench
 from tokenwire_conformance.client.cases.steps import hears, session_with
@@ -14,14 +14,38 @@ from tokenwire_conformance.wire.wire import SilenceError
 
 __all__: list[str] = []
 
-_FULL: Final = b"\x00"
-_DELTA: Final = b"\x01"
+_BEGINS: Final = 0x00
+_CONTINUES: Final = 0x01
+_UNKNOWN: Final = 0x02
 _LEAVE_S: Final = 10.0
+_BOMB_BYTES: Final = 524_288
 _CHAIN: Final = (
-    ("full", "1111111111111.125"), ("delta", "2345678901234.125"), ("text", "5.125"), ("delta", "2345678901234.25"),
-    ("delta", "2345678901234.5"), ("full", "9876543210987.125"), ("delta", "9876543210987.25"),
+    ("begins", "1111111111111.125"), ("continues", "2345678901234.125"), ("text", "5.125"),
+    ("continues", "2345678901234.25"), ("ends", "2345678901234.5"), ("begins", "9876543210987.125"),
+    ("begins", "8765432109876.125"), ("continues", "8765432109876.25"),
 )  # fmt: skip
-"""Digits that a delta takes over from the message before it, and that no other dictionary holds in that place."""
+"""Digits that a message takes over from the one before it, and that no other has in that place."""
+
+
+class _Stream:
+    """A Zstandard frame over several messages."""
+
+    def __init__(self) -> None:
+        self._frame = ZstdCompressor().compressobj()
+        self._flag = _BEGINS
+
+    def pack(self, message: dict[str, Any], *, end: bool = False, more: int = 0, flag: int | None = None) -> bytes:
+        """The next binary message. It states ``more`` bytes than its body has; ``end``: the frame ends with it."""
+        head, body = _split(message)
+        packed = self._frame.compress(body) + self._frame.flush(
+            COMPRESSOBJ_FLUSH_FINISH if end else COMPRESSOBJ_FLUSH_BLOCK
+        )
+        known, self._flag = self._flag, _CONTINUES
+        return _binary(known if flag is None else flag, head, len(body) + more, packed)
+
+
+def _binary(flag: int, head: bytes, length: int, packed: bytes) -> bytes:
+    return bytes([flag]) + len(head).to_bytes(2, "big") + length.to_bytes(4, "big") + head + packed
 
 
 def _split(message: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -31,23 +55,8 @@ def _split(message: dict[str, Any]) -> tuple[bytes, bytes]:
     return text[:at], b"{" + b" " * COMPRESSION_THRESHOLD_BYTES + text[at + 1 :]
 
 
-def _pack(data: bytes, dictionary: bytes | None = None, *, sized: bool = True) -> bytes:
-    """One Zstandard frame; ``dictionary`` is raw content. ``sized``: with the content size in its header."""
-    known = None if dictionary is None else ZstdCompressionDict(dictionary, dict_type=DICT_TYPE_RAWCONTENT)
-    packer = ZstdCompressor(dict_data=known, write_content_size=sized)
-    return packer.compress(data)
-
-
 def _update(link: Link, token: str, price: str) -> dict[str, Any]:
     return link.envelope("token_update", link.update_data(token, price))
-
-
-async def _send(link: Link, message: dict[str, Any], before: bytes | None) -> bytes:
-    """Send a message in full, or as a delta to the body ``before``; its body."""
-    head, body = _split(message)
-    flag = _FULL if before is None else _DELTA
-    await link.send_frame(Opcode.BINARY, flag + _pack(head) + _pack(body, before))
-    return body
 
 
 async def _read(bench: ClientBench, link: Link, price: str, what: str) -> None:
@@ -58,58 +67,62 @@ async def _read(bench: ClientBench, link: Link, price: str, what: str) -> None:
 
 @CLIENT.case(
     "C-XZ-01", "ext.zstd", "XZ.client-reads",
-    sends="zstd granted; an update that spaces make longer than 1 KB as a full binary message, and one as text",
+    sends="zstd granted; an update that spaces make longer than 1 KB as a binary message that begins a stream, and one "
+    "as text",
     expects="both values reach the application",
-    why="The first binary message of a socket is full.",
+    why="The first binary message of a socket begins a stream, and is whole before anything follows.",
 )  # fmt: skip
-async def full(bench: ClientBench) -> None:
-    """A full message is read."""
+async def beginning(bench: ClientBench) -> None:
+    """A message that begins a stream is read."""
     bench.need_events("update")
     await bench.start()
     link = await session_with(bench, "zstd")
     price = bench.fresh_price()
-    await _send(link, _update(link, bench.wanted[0], price), None)
-    await _read(bench, link, price, "an update in a full message")
+    await link.send_frame(Opcode.BINARY, _Stream().pack(_update(link, bench.wanted[0], price)))
+    await _read(bench, link, price, "an update in a binary message")
     price = bench.fresh_price()
     await link.update(bench.wanted[0], price)
-    await _read(bench, link, price, "a plain update behind a full message")
+    await _read(bench, link, price, "a plain update behind a binary message")
 
 
 @CLIENT.case(
     "C-XZ-02", "ext.zstd", "XZ.client-reads",
-    sends="zstd granted; a full message, three deltas with a text message between them, a full message, and a delta "
-    "to it",
+    sends="zstd granted; a binary message that begins a stream, three that continue it with a text message between "
+    "them, the last of which ends its Zstandard frame; two that begin a stream, and one that continues the second",
     expects="each value reaches the application",
-    why="The dictionary of a delta is the body of the binary message before it, full or delta.",
+    why="A stream is one Zstandard frame, whose window reaches back over the bodies before; whether it was ended or "
+    "not, another may begin.",
 )  # fmt: skip
-async def deltas(bench: ClientBench) -> None:
-    """A chain of deltas is read."""
+async def streams(bench: ClientBench) -> None:
+    """Streams of binary messages are read."""
     bench.need_events("update")
     await bench.start()
     link = await session_with(bench, "zstd")
-    body: bytes | None = None
+    stream = _Stream()
     for number, (kind, price) in enumerate(_CHAIN, 1):
         token = bench.wanted[0]
         if kind == "text":
             await link.update(token, price)
         else:
-            body = await _send(link, _update(link, token, price), None if kind == "full" else body)
+            if kind == "begins":
+                stream = _Stream()
+            await link.send_frame(Opcode.BINARY, stream.pack(_update(link, token, price), end=kind == "ends"))
         await _read(bench, link, price, f"message {number} ({kind})")
 
 
-async def _refused(bench: ClientBench, link: Link, payload: bytes, what: str) -> None:
+async def _refused(bench: ClientBench, link: Link, payload: bytes, what: str, *, close: int, clause: str) -> None:
     await link.send_frame(Opcode.BINARY, payload)
     try:
         code = await link.closing(_LEAVE_S)
     except SilenceError:
-        bench.fail("XZ.client-size", f"{what}, and {_LEAVE_S:g} s later the client was still there", link.number)
-    text = f"{what}, and the client closed with {code or 'no close frame'}, not with 1009"
-    bench.require(code == 1009, "XZ.client-size", text, link.number)
+        bench.fail(clause, f"{what}, and {_LEAVE_S:g} s later the client was still there", link.number)
+    text = f"{what}, and the client closed with {code or 'no close frame'}, not with {close}"
+    bench.require(code == close, clause, text, link.number)
 
 
 @CLIENT.case(
     "C-XZ-03", "ext.zstd", "XZ.client-size",
-    sends="zstd granted; a full message whose content sizes add up to more than 1,048,576 bytes",
+    sends="zstd granted; a binary message whose lengths add up to 1,048,577 bytes",
     expects="the client closes with 1009",
     why="A kilobyte of Zstandard can hold gigabytes.",
 )  # fmt: skip
@@ -118,45 +131,58 @@ async def too_update(bench: ClientBench) -> None:
     await bench.start()
     link = await session_with(bench, "zstd")
     head, _ = _split(_update(link, bench.wanted[0], bench.fresh_price()))
-    body = b'{"x":"' + b"0" * (MAX_MESSAGE_BYTES - len(head)) + b'"}}'
-    await _refused(bench, link, _FULL + _pack(head) + _pack(body), "a message of more than 1,048,576 bytes was sent")
-
-
-@CLIENT.case(
-    "C-XZ-04", "ext.zstd", "XZ.client-size",
-    sends="zstd granted; a full message whose body states no content size",
-    expects="the client closes with 1009",
-    why="What does not say how large it is cannot be refused before it is decoded.",
-)  # fmt: skip
-async def no_size(bench: ClientBench) -> None:
-    """A message without a content size is refused."""
-    await bench.start()
-    link = await session_with(bench, "zstd")
-    head, body = _split(_update(link, bench.wanted[0], bench.fresh_price()))
-    payload = _FULL + _pack(head) + _pack(body, sized=False)
-    await _refused(bench, link, payload, "a message without a content size was sent")
-
-
-def _one_more(frame: bytes) -> bytes:
-    """A Zstandard frame whose header states one byte more than it holds (RFC 8878, section 3.1.1.1)."""
-    descriptor = frame[4]
-    single = descriptor >> 5 & 1
-    at = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
-    length = (single, 2, 4, 8)[descriptor >> 6]
-    stated = int.from_bytes(frame[at : at + length], "little") + 1
-    return frame[:at] + stated.to_bytes(length, "little") + frame[at + length :]
+    body = b'{"x":"' + b"0" * (MAX_MESSAGE_BYTES - len(head) - 8) + b'"}}'
+    payload = _binary(_BEGINS, head, len(body), ZstdCompressor().compress(body))
+    what = "a message of 1,048,577 bytes was sent"
+    await _refused(bench, link, payload, what, close=1009, clause="XZ.client-size")
 
 
 @CLIENT.case(
     "C-XZ-05", "ext.zstd", "XZ.client-size",
-    sends="zstd granted; a full message whose body states one byte more than it holds",
+    sends="zstd granted; a binary message whose body states one byte more than it holds",
     expects="the client closes with 1009",
-    why="A size that is wrong is no bound.",
+    why="A message that is not whole may be taken for one that is.",
 )  # fmt: skip
-async def wrong_size(bench: ClientBench) -> None:
-    """A message that decodes to another size is refused."""
+async def too_short(bench: ClientBench) -> None:
+    """A message that decodes to less than it states is refused."""
     await bench.start()
     link = await session_with(bench, "zstd")
+    payload = _Stream().pack(_update(link, bench.wanted[0], bench.fresh_price()), more=1)
+    what = "a message that decodes to one byte less than it states was sent"
+    await _refused(bench, link, payload, what, close=1009, clause="XZ.client-size")
+
+
+@CLIENT.case(
+    "C-XZ-06", "ext.zstd", "XZ.client-size",
+    sends="zstd granted; a binary message, and one that continues it, states 1,000 bytes and decodes to 512 KiB",
+    expects="the client closes with 1009",
+    why="A length that is wrong is no bound: decoding has to stop beyond it.",
+)  # fmt: skip
+async def bomb(bench: ClientBench) -> None:
+    """A message that decodes to more than it states is refused."""
+    await bench.start()
+    link = await session_with(bench, "zstd")
+    packer = ZstdCompressor().compressobj()
     head, body = _split(_update(link, bench.wanted[0], bench.fresh_price()))
-    payload = _FULL + _pack(head) + _one_more(_pack(body))
-    await _refused(bench, link, payload, "a message that decodes to another size than it states was sent")
+    packed = packer.compress(body) + packer.flush(COMPRESSOBJ_FLUSH_BLOCK)
+    await link.send_frame(Opcode.BINARY, _binary(_BEGINS, head, len(body), packed))
+    packed = packer.compress(bytes(_BOMB_BYTES)) + packer.flush(COMPRESSOBJ_FLUSH_BLOCK)
+    head, _ = _split(_update(link, bench.wanted[0], bench.fresh_price()))
+    what = "a message that decodes to more than it states was sent"
+    payload = _binary(_CONTINUES, head, 1_000, packed)
+    await _refused(bench, link, payload, what, close=1009, clause="XZ.client-size")
+
+
+@CLIENT.case(
+    "C-XZ-07", "ext.zstd", "XZ.client-flag",
+    sends="zstd granted; a binary message that would begin a stream, with the flag 0x02",
+    expects="the client closes with 1002",
+    why="What a flag of the future means for the stream is not known.",
+)  # fmt: skip
+async def unknown_flag(bench: ClientBench) -> None:
+    """A message with an unknown flag is refused."""
+    await bench.start()
+    link = await session_with(bench, "zstd")
+    payload = _Stream().pack(_update(link, bench.wanted[0], bench.fresh_price()), flag=_UNKNOWN)
+    what = "a message with the flag 0x02 was sent"
+    await _refused(bench, link, payload, what, close=1002, clause="XZ.client-flag")

@@ -7,7 +7,7 @@ from tokenwire_conformance.figures import COMPRESSION_THRESHOLD_BYTES, REPLY_S
 from tokenwire_conformance.server.bench import SERVER, Bench, made_up_name
 from tokenwire_conformance.server.extension import gathered, resume, resumed, secret_of
 from tokenwire_conformance.server.peer import Peer, tokens_of
-from tokenwire_conformance.server.zstd import FULL, Parts, ZstdError, ZstdReader
+from tokenwire_conformance.server.zstd import BEGINS, Parts, ZstdError, ZstdReader
 from tokenwire_conformance.wire.frames import Opcode
 from tokenwire_conformance.wire.messages import Received
 
@@ -18,7 +18,7 @@ _NAMES = 30
 
 
 _TICKS = 2
-"""Update intervals in which a delta may come."""
+"""Update intervals in which batches may come."""
 
 
 def _read(bench: Bench, peer: Peer) -> list[tuple[Received, Parts | None]]:
@@ -32,7 +32,7 @@ def _read(bench: Bench, peer: Peer) -> list[tuple[Received, Parts | None]]:
         try:
             parts = reader.read(message.payload)
         except ZstdError as error:
-            bench.fail("XZ.delta" if error.of_delta else "XZ.frames", str(error), peer)
+            bench.fail("XZ.stream" if error.of_stream else "XZ.layout", str(error), peer)
         found.append((replace(message, opcode=Opcode.TEXT, payload=parts.text), parts))
     return found
 
@@ -93,14 +93,15 @@ async def binary_large(bench: Bench) -> None:
 
 
 @SERVER.case(
-    "S-XZ-03", "ext.zstd", "XZ.frames",
+    "S-XZ-03", "ext.zstd", "XZ.layout",
     sends=f"three times an unsubscribe from {_NAMES} made-up names",
-    expects='each binary message is a flag of 0x00 or 0x01 and two Zstandard frames with content sizes; the head ends '
-    'with "data":, and both together are a JSON object with type, sequence, timestamp and data',
-    why="The sizes let a reader refuse a bomb before decoding; the split lets one compression serve all readers.",
+    expects='each binary message is a flag of 0x00 or 0x01, the lengths of head and body, the head in clear, which '
+    'ends with "data":, and the body as Zstandard data of that length; together they are a JSON object with type, '
+    "sequence, timestamp and data",
+    why="The lengths let a reader stop a bomb; the split lets one compression serve all readers.",
 )  # fmt: skip
-async def frames(bench: Bench) -> None:
-    """A binary message is a flag, a head and a body, and decodes to a message."""
+async def layout(bench: Bench) -> None:
+    """A binary message is a flag, two lengths, a head and a body, and decodes to a message."""
     peer = await bench.extended("zstd")
     read = await _provoke(bench, peer, 3)
     _binary(bench, peer, read)
@@ -108,50 +109,53 @@ async def frames(bench: Bench) -> None:
         if parts is None:
             continue
         keys = {"type", "sequence", "timestamp", "data"}
-        bench.require(set(message.envelope) == keys, "XZ.frames", f"it decodes to {message.brief()}", peer)
+        bench.require(set(message.envelope) == keys, "XZ.layout", f"it decodes to {message.brief()}", peer)
         try:
             data = json.loads(parts.body.removesuffix(b"}"))
         except ValueError:
             data = None
-        bench.require(data == message.data, "XZ.frames", "the body does not begin with the { that opens data", peer)
+        bench.require(data == message.data, "XZ.layout", "the body does not begin with the { that opens data", peer)
 
 
 @SERVER.case(
-    "S-XZ-04", "ext.zstd", "XZ.delta",
+    "S-XZ-04", "ext.zstd", "XZ.stream",
     sends=f"four times an unsubscribe from {_NAMES} made-up names, and where batch is granted a subscribe to 50 "
     "tokens before, with two update intervals of time",
-    expects="the first binary message is full; each delta decodes with the body of the binary message before it",
-    why="A delta against anything else cannot be read.", deadline_s=60.0,
+    expects="the first binary message begins a stream (0x00); each other begins one too, or continues the Zstandard "
+    "frame of the binary message before it (0x01), and decodes to its length without the message after it",
+    why="A message that continues anything else cannot be read, and one that is not flushed comes too late.",
+    deadline_s=60.0,
 )  # fmt: skip
-async def delta(bench: Bench) -> None:
-    """The first binary message is full, and a delta refers to the one before it."""
+async def stream(bench: Bench) -> None:
+    """The first binary message begins a stream, and the others continue it."""
     extra = sorted({"batch"} & bench.facts.granted)
     peer = await bench.extended("zstd", *extra)
     count = min(50, peer.limit, len(bench.facts.tokens))
     await peer.send_json(peer.subscription("subscribe", bench.tokens(count)))
-    # Ticks of batches are where deltas pay; without batch the answers have to do.
+    # Ticks of batches are where streams pay; without batch the answers have to do.
     if extra:
         await gathered(
             peer, 1, lambda ms: any(m.payload[:1] == b"\x01" for m in ms), _TICKS * bench.facts.update_interval_s
         )
     read = await _provoke(bench, peer, 4)
     found = _binary(bench, peer, read)
-    bench.require(found[0].flag == FULL, "XZ.delta", "the first binary message is a delta", peer)
-    bench.require(len(found) >= 4, "XZ.delta", f"only {len(found)} of 4 long answers came binary", peer)
+    bench.require(found[0].flag == BEGINS, "XZ.stream", "the first binary message continues a stream", peer)
+    bench.require(len(found) >= 4, "XZ.stream", f"only {len(found)} of 4 long answers came binary", peer)
     for message, parts in read:
-        bench.require(not parts or message.type, "XZ.delta", f"one decodes to {message.brief()}", peer)
-    deltas = sum(parts.flag != FULL for parts in found)
-    bench.note(f"{deltas} of {len(found)} binary messages were deltas")
+        bench.require(not parts or message.type, "XZ.stream", f"one decodes to {message.brief()}", peer)
+    continued = sum(parts.flag != BEGINS for parts in found)
+    bench.note(f"{continued} of {len(found)} binary messages continued a stream")
 
 
 @SERVER.case(
-    "S-XZ-05", "ext.zstd", "XZ.delta",
+    "S-XZ-05", "ext.zstd", "XZ.stream",
     sends=f"twice an unsubscribe from {_NAMES} made-up names in a session; then a resume from seq=1",
-    expects="the first binary message of the second socket is full; the replayed messages decode to what they were",
-    why="A new socket's reader has no body yet that a delta could refer to.",
+    expects="the first binary message of the second socket begins a stream; the replayed messages decode to what "
+    "they were",
+    why="The reader of a new socket has no stream yet that could be continued.",
 )  # fmt: skip
-async def resumed_begins_full(bench: Bench) -> None:
-    """A resumed socket begins with a full message."""
+async def resumed_begins_anew(bench: Bench) -> None:
+    """A resumed socket begins with a new stream."""
     old = await bench.extended("zstd", "resume")
     before = {m.sequence: m.envelope for m, _ in await _provoke(bench, old, 2)}
     await old.abort()
@@ -161,7 +165,7 @@ async def resumed_begins_full(bench: Bench) -> None:
     await gathered(peer, 1, lambda _: any((m.sequence or 0) >= highest for m, _ in _read(bench, peer)[1:]))
     read = _read(bench, peer)[1:]
     found = _binary(bench, peer, read)
-    bench.require(found[0].flag == FULL, "XZ.delta", "the first binary message is a delta", peer)
+    bench.require(found[0].flag == BEGINS, "XZ.stream", "the first binary message continues a stream", peer)
     for message, _ in read:
         same = before.get(message.sequence, message.envelope) == message.envelope
         bench.require(same, "XR.replay-exact", f"{message.sequence} has changed: {message.brief()}", peer)
