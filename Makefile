@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PORT
 
-.PHONY: help run install test lint format constraints bench-fanout bench-footprint faults conformance proof clean
+.PHONY: help run install test lint format constraints bench bench-quick bench-full load load-smoke faults conformance proof clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -36,11 +36,23 @@ constraints: $(VENV)/.install ## pin the newest versions that pyproject.toml all
 	printf '.[dev]\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints.txt -
 
-bench-fanout: $(VENV)/.install ## CPU of a message beside a C loop of send()
-	$(BIN)/python loadtests/fanout.py
+bench: $(VENV)/.install ## our server, the floor and six peers at the same tasks (10 minutes; ARGS=--help for more)
+	@$(BIN)/python -m loadtests.peers.install websockets ws bun picows aiohttp socketio || true
+	@$(BIN)/python -m loadtests.bench $(ARGS)
 
-bench-footprint: $(VENV)/.install ## memory of an idle connection
-	$(BIN)/python loadtests/footprint.py
+bench-quick: $(VENV)/.install ## three tasks and three peers in 90 seconds
+	@$(BIN)/python -m loadtests.peers.install websockets ws bun || true
+	@$(BIN)/python -m loadtests.bench --quick $(ARGS)
+
+bench-full: $(VENV)/.install ## everything: W1 to W9, the load of the specification, how cost grows, every peer
+	@$(BIN)/python -m loadtests.peers.install || true
+	@$(BIN)/python -m loadtests.bench --full $(ARGS)
+
+load: $(VENV)/.install ## Locust: 1000 users, judged by a gate (SHAPE=storm, churn, slow or soak; ARGS=--help for more)
+	@$(BIN)/python -m loadtests.load.run $(if $(SHAPE),--shape $(SHAPE)) $(ARGS)
+
+load-smoke: $(VENV)/.install ## the same with 200 users of every kind for a minute
+	@$(BIN)/python -m loadtests.load.run --shape soak --users 200 --duration 60 --update-interval 1 $(ARGS)
 
 faults: $(VENV)/.install ## 100,000 simulated schedules (ARGS="--schedules N --start K" for others), ablations, real sockets
 	$(BIN)/python -m loadtests.faults.simulate $(or $(ARGS),--schedules 100000 --start 10000)

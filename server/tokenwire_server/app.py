@@ -107,6 +107,7 @@ async def running(
         hub_config or _hub_config(settings),
     )
     endpoint = Endpoint(pipeline.hub, settings.update_interval_s, settings.origin_allowed)
+    endpoint.before_tick = pipeline.tick_callbacks
     metrics = build_instruments(pipeline, endpoint, settings.otlp_endpoint)
     config = Config(
         build_http_app(pipeline, metrics.exposition, settings),

@@ -126,8 +126,8 @@ Sources = Annotated[
     typer.Option(
         "--source",
         metavar="SOURCE",
-        help="Where prices come from (simulator): simulator, tape:PATH, binance:SYM,SYM\\[@URL] or none. "
-        "Repeat for several.",
+        help="Where prices come from (simulator): simulator, tape:PATH, binance:SYM,SYM\\[@URL], "
+        "probe\\[:TOKENS] (for load tests: prices tell when a tick was planned) or none. Repeat for several.",
     ),
 ]
 Seed = Annotated[_Text, typer.Option("--seed", metavar="N", help="Makes the simulator repeatable.")]

@@ -218,6 +218,12 @@ def _market(metrics: Metrics, pipeline: Pipeline) -> None:
         read=lambda: _by(pipeline.accepted, "source"),
     )
     metrics.observe(
+        "values_accepted",
+        description="Stated values that passed validation, by source.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(pipeline.stated, "source"),
+    )
+    metrics.observe(
         "source_gaps",
         description="Holes in a source's own numbering.",
         kind=Kind.COUNTER,
@@ -237,13 +243,14 @@ def _market(metrics: Metrics, pipeline: Pipeline) -> None:
     )
     metrics.observe(
         "trades_set_aside",
-        description="Valid trades with no effect, or with one on volumes only.",
+        description="Valid trades and stated values with no effect, or with one on volumes only.",
         kind=Kind.COUNTER,
         read=lambda: [
             (market.duplicates, {"reason": "duplicate"}),
             (market.late, {"reason": "late"}),
             (market.unknown, {"reason": "unknown_token"}),
             (market.foreign, {"reason": "foreign_token"}),
+            (market.mixed, {"reason": "mixed_kind"}),
         ],
     )
 

@@ -9,9 +9,10 @@ from tokenwire_server.core.staleness import SourceHealth
 from tokenwire_server.market.market import Market, TokenState
 from tokenwire_server.market.registry import Resolution
 from tokenwire_server.market.trades import TokenInfo, Trade
+from tokenwire_server.market.values import TokenValue
 from tokenwire_server.ports import Source, SourceState
 from tokenwire_server.telemetry.logs import get_log
-from tokenwire_server.validation.trades import validate_trade
+from tokenwire_server.validation.trades import validate_trade, validate_value
 
 __all__ = ["Pipeline"]
 
@@ -46,6 +47,8 @@ class Pipeline:
         )
         self.rejections: dict[tuple[str, str], int] = {}  # by source and reason
         self.accepted: dict[str, int] = {}  # trades that passed validation, by source
+        self.stated: dict[str, int] = {}  # stated values that did, by source
+        self.tick_callbacks: list[Callable[[float], None]] = []  # called before each tick with its planned instant
         self.gaps: dict[str, tuple[int, int]] = {}  # holes, and trades in them, by source
         self.states: dict[str, SourceState] = {}
         self._monotonic_ms = monotonic_ms
@@ -75,6 +78,25 @@ class Pipeline:
             else:
                 self.rejected(source, rejection.reason, rejection.detail)
         self.accepted[source] = self.accepted.get(source, 0) + accepted
+
+    def values(self, source: str, values: Sequence[TokenValue]) -> None:
+        """Validate stated values and hand them to the market; the source is alive."""
+        self._alive(source)
+        market = self.market
+        present_ms = market.event_now_ms(source) or self._wall_ms()
+        stated = 0
+        for value in values:
+            rejection = validate_value(value, present_ms)
+            if rejection is None:
+                market.state(source, value)
+                stated += 1
+            else:
+                self.rejected(source, rejection.reason, rejection.detail)
+        self.stated[source] = self.stated.get(source, 0) + stated
+
+    def before_tick(self, callback: Callable[[float], None]) -> None:
+        """Have ``callback`` called before each tick."""
+        self.tick_callbacks.append(callback)
 
     def clock(self, source: str, event_time_ms: int) -> None:
         """Event time moved on, and the source is alive."""

@@ -4,11 +4,12 @@ A source feeds the market through a :class:`Sink`; data flows one way: source (I
 market (pure), board and hub (pure), gateway (I/O).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
 from tokenwire_server.market.trades import TokenInfo, Trade
+from tokenwire_server.market.values import TokenValue
 
 __all__ = ["Sink", "Source", "SourceState"]
 
@@ -32,6 +33,18 @@ class Sink(Protocol):
 
     def trades(self, source: str, trades: Sequence[Trade]) -> None:
         """Deliver trades in the order of the source."""
+
+    def values(self, source: str, values: Sequence[TokenValue]) -> None:
+        """Deliver values that the source states (an aggregator's), in its order. A token gets trades or stated
+        values, never both: the first that arrives decides."""
+
+    def before_tick(self, callback: Callable[[float], None]) -> None:
+        """Have ``callback(planned)`` called right before each tick, which then sends what it delivers.
+
+        ``planned`` is the instant the tick was planned for, in seconds of the event loop's clock
+        (``CLOCK_MONOTONIC``); the tick itself may run late. A skipped tick has no call. The callback must be
+        quick; if it raises, that is counted as a defect and the tick goes on.
+        """
 
     def clock(self, source: str, event_time_ms: int) -> None:
         """The source's own event time moved on (rolling windows follow it), and the source is alive."""

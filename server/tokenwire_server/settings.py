@@ -113,7 +113,8 @@ class Settings(BaseSettings):
         ("simulator",),
         min_length=1,
         max_length=64,
-        description="simulator[:SCENARIO], tape:PATH, binance:SYM,SYM[@URL] or none; several separated by ;",
+        description="simulator[:SCENARIO], tape:PATH, binance:SYM,SYM[@URL], probe[:TOKENS] or none; several separated "
+        "by ;",
     )
     seed: int | None = Field(
         None, ge=0, lt=2**64, description="whole number, 0 or more, that makes the simulator repeatable; unset: random"

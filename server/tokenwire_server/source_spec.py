@@ -4,6 +4,7 @@
 ``simulator[:SCENARIO]``       the embedded market simulator; without one, the scenario of the settings
 ``tape:PATH``                  a captured tape, replayed in process
 ``binance:SYM,SYM[@URL]``      Binance-format streams of these symbols, from URL or the public endpoint
+``probe[:TOKENS]``             a measuring instrument: prices that tell when each tick was planned
 ``none``                       no source at all
 =============================  =====================================================================
 """
@@ -16,17 +17,20 @@ from urllib.parse import urlsplit
 __all__ = ["SimulatorScenario", "SourceKind", "SourceSpec", "check_url", "parse_source", "parse_sources"]
 
 SimulatorScenario = Literal["calm", "burst", "crash", "stalled", "bad-data"]
-SourceKind = Literal["simulator", "tape", "binance", "none"]
+SourceKind = Literal["simulator", "tape", "binance", "probe", "none"]
 
 MAX_SYMBOLS: Final = 200  # streams that one Binance connection is allowed to combine
 _SYMBOL: Final = re.compile(r"[A-Za-z0-9_]{2,32}")
 _SCENARIOS: Final[tuple[SimulatorScenario, ...]] = get_args(SimulatorScenario)
-_FORMS: Final = "simulator, tape:PATH, binance:SYM,SYM[@URL] or none"
+_FORMS: Final = "simulator, tape:PATH, binance:SYM,SYM[@URL], probe[:TOKENS] or none"
+DEFAULT_PROBES: Final = 100
+MAX_PROBES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """One source as asked for. ``scenario`` belongs to the simulator, ``path`` to a tape, the rest to binance."""
+    """One source as asked for. ``scenario`` belongs to the simulator, ``path`` to a tape, ``tokens``
+    (how many) to the probe, the rest to binance."""
 
     kind: SourceKind
     text: str
@@ -34,6 +38,7 @@ class SourceSpec:
     path: str = ""
     symbols: tuple[str, ...] = ()
     url: str | None = None
+    tokens: int = 0
 
 
 def parse_source(text: str) -> SourceSpec:
@@ -54,6 +59,8 @@ def parse_source(text: str) -> SourceSpec:
             return SourceSpec("tape", text.strip(), path=argument)
         case "binance":
             return _binance(text.strip(), argument)
+        case "probe":
+            return SourceSpec("probe", text.strip(), tokens=_probes(argument) if colon else DEFAULT_PROBES)
     raise ValueError(f"{text.strip()!r} is not a source; use {_FORMS}")
 
 
@@ -77,6 +84,12 @@ def _binance(text: str, argument: str) -> SourceSpec:
     if at:
         check_url(url)
     return SourceSpec("binance", text, symbols=symbols, url=url or None)
+
+
+def _probes(number: str) -> int:
+    if number.isascii() and number.isdigit() and len(number) < 9 and 1 <= int(number) <= MAX_PROBES:
+        return int(number)
+    raise ValueError(f"the probe has 1 to {MAX_PROBES} tokens, not {number!r}; probe:100, say")
 
 
 def check_url(url: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tokenwire_server.market.trades import TokenInfo, Trade
+from tokenwire_server.market.values import TokenValue
 from tokenwire_server.ports import SourceState
 
 WAIT_S = 5.0
@@ -21,6 +22,8 @@ class RecordingSink:
     def __init__(self) -> None:
         self.infos: list[TokenInfo] = []
         self.all: list[Trade] = []
+        self.stated: list[TokenValue] = []
+        self.callbacks: list[Callable[[float], None]] = []
         self.clocks: list[int] = []
         self.reasons: Counter[str] = Counter()
         self.gaps: Counter[str] = Counter()
@@ -35,6 +38,14 @@ class RecordingSink:
     def trades(self, source: str, trades: Sequence[Trade]) -> None:
         self.all += trades
         self._tell("trades")
+
+    def values(self, source: str, values: Sequence[TokenValue]) -> None:
+        self.stated += values
+        self._tell("values")
+
+    def before_tick(self, callback: Callable[[float], None]) -> None:
+        self.callbacks.append(callback)
+        self._tell("before_tick")
 
     def clock(self, source: str, event_time_ms: int) -> None:
         self.clocks.append(event_time_ms)

@@ -8,6 +8,7 @@ from tokenwire_server.errors import UserError
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import SourceSpecError, build_sources, parse_source
 from tokenwire_server.sources.binance import Binance
+from tokenwire_server.sources.probe import Probe
 from tokenwire_server.sources.simulation import Scenario
 from tokenwire_server.sources.simulator import Simulator
 from tokenwire_server.sources.tape import Tape, TapeError
@@ -25,6 +26,10 @@ def test_every_form(tmp_path: Path) -> None:
     pair = parse_source("binance:btcusdt,ETHUSDT@ws://127.0.0.1:9443/")
     assert isinstance(pair, Binance)
     assert (pair._url, pair._symbols) == ("ws://127.0.0.1:9443", ("BTCUSDT", "ETHUSDT"))
+    for text, tokens in (("probe", 100), ("probe:3", 3)):
+        probe = parse_source(text)
+        assert isinstance(probe, Probe)
+        assert len(probe._addresses) == tokens
     assert parse_source("none") is None
 
 
@@ -39,6 +44,11 @@ def test_every_form(tmp_path: Path) -> None:
         ("binance:BTC/USDT", "not a Binance symbol"),
         ("binance:BTCUSDT@http://x", "not a WebSocket URL"),
         ("binance:BTCUSDT@ws://x:0", "not a WebSocket URL"),
+        ("probe:", "1 to 10000 tokens, not ''"),
+        ("probe:0", "1 to 10000 tokens"),
+        ("probe:10001", "1 to 10000 tokens"),
+        ("probe:many", "1 to 10000 tokens, not 'many'"),
+        ("probe:²", "1 to 10000 tokens"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(text: str, message: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tokenwire_schemas.errors import ErrorCode
@@ -37,6 +37,7 @@ class Endpoint:
         self.hub = hub
         self.origin_allowed = origin_allowed
         self.update_interval_s = update_interval_s
+        self.before_tick: Sequence[Callable[[float], None]] = ()  # called with a tick's planned instant
         self.handshakes_refused: dict[int, int] = {}
         self.ticks_skipped = 0
         self.defects = 0  # exceptions that should not have been
@@ -142,6 +143,12 @@ class Endpoint:
     def _tick(self, number: int, planned: float) -> None:
         begin = self._loop.time()
         begin_ns = time.perf_counter_ns()
+        for callback in self.before_tick:
+            try:
+                callback(planned)
+            except Exception as error:  # a source's defect, which must not cost anybody the tick
+                self.defects += 1
+                _log.error("source failed before a tick", exc_info=error)
         try:
             for write, data in self.hub.tick(self.now(), self._wall_ms()):
                 try:

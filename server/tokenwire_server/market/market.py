@@ -1,4 +1,4 @@
-"""The market: every token's newest price, market cap and rolling turnover, from trades.
+"""The market: every token's newest price, market cap and rolling turnover, from trades or as its source states them.
 
 Each source has its own event clock, since a tape brings its own time. A token's windows stand at the later
 of its source's clock and its own newest trade. A token belongs to the source that announced it first: one
@@ -15,6 +15,7 @@ from tokenwire_server.market.decimals import EXACT, ZERO, canonical
 from tokenwire_server.market.registry import DEFAULT_CHAIN, Registry, Resolution
 from tokenwire_server.market.rolling import Rolling
 from tokenwire_server.market.trades import TokenInfo, Trade
+from tokenwire_server.market.values import TokenValue
 from tokenwire_server.validation.trades import validate_token
 
 __all__ = ["DEDUPE_TRADES", "MAX_TOKENS", "VERSION_SHIFT", "Market", "TokenState"]
@@ -34,6 +35,7 @@ class TokenState:
         "_queued_ms",
         "_recent_ids",
         "_rolling",
+        "_stated",
         "address",
         "price",
         "source",
@@ -50,8 +52,9 @@ class TokenState:
         self.version = version
         self.price: Decimal | None = None
         self.supply = info.supply
-        self.source_time_ms = 0  # event time of the newest trade, Unix ms
+        self.source_time_ms = 0  # event time of the newest trade or stated value, Unix ms
         self._rolling = Rolling()
+        self._stated: TokenValue | None = None  # what the source said last, if it states instead of trading
         self._recent_ids: set[str] = set()
         self._older_ids: set[str] = set()
         self._queued_ms: int | None = None  # when the market looks at this token's expiry next
@@ -63,14 +66,27 @@ class TokenState:
 
     @property
     def market_cap(self) -> Decimal:
-        """price * supply, exactly; 0 while either is unknown."""
+        """As stated; else price * supply, exactly; 0 while either is unknown."""
+        if self._stated is not None:
+            return self._stated.market_cap
         return ZERO if self.price is None or self.supply is None else _multiply(self.price, self.supply)
+
+    @property
+    def is_stated(self) -> bool:
+        """Its source states values; trades of it are set aside."""
+        return self._stated is not None
+
+    @property
+    def is_traded(self) -> bool:
+        """Its value comes from trades; stated values are set aside."""
+        return self.price is not None and self._stated is None
 
     def data(self) -> TokenUpdateData:
         """The value in canonical decimal strings. Raises ValueError before the first price."""
         if self.price is None:
             raise ValueError(f"{self.address} has no value yet")
-        h24, h1, m5 = self._rolling.totals
+        stated = self._stated
+        h24, h1, m5 = self._rolling.totals if stated is None else (stated.h24, stated.h1, stated.m5)
         return TokenUpdateData(
             address=self.address,
             price=canonical(self.price),
@@ -102,6 +118,16 @@ class TokenState:
             self.price = trade.price
         return self.price != price or rolling.totals != before
 
+    def state(self, value: TokenValue) -> bool:
+        """Take over a stated value; True when something that is sent changed."""
+        before = self._stated
+        self._stated = value
+        self.price = value.price
+        self.source_time_ms = value.time_ms
+        return before is None or (value.price, value.market_cap, value.h24, value.h1, value.m5) != (
+            *(before.price, before.market_cap, before.h24, before.h1, before.m5),
+        )
+
     def expire(self, now_ms: int) -> bool:
         """Let time pass without a trade; True when the value changed."""
         return self._rolling.advance(now_ms)
@@ -126,11 +152,15 @@ class Market:
     """All tokens. ``on_change(token)`` is called once for every change, after the token's version rose.
 
     ``start_ms`` (Unix ms) and ``version_floor`` (the highest version ever stored, if any) give the version
-    that all tokens start above. Trades must have passed ``validation.trades``; descriptions are judged here.
+    that all tokens start above. Trades and values must have passed ``validation.trades``; descriptions are judged
+    here.
 
     A trade that changes nothing visible makes no version: a repeated one (``duplicates``), or one older than
     every window (counted in ``late``). A trade older than the token's newest changes volumes, not the price;
     of several trades at one time the last delivered sets the price.
+
+    A source may state values instead. Each replaces the one before as a whole; one older than that (``late``), or
+    equal to it, makes no version. What a token got first, trades or values, is its kind; the other is ``mixed``.
     """
 
     def __init__(
@@ -143,10 +173,12 @@ class Market:
         default_chain: str = DEFAULT_CHAIN,
     ) -> None:
         self.trades = 0  # applied
-        self.late = 0  # of those, older than the token's newest
+        self.stated = 0  # values taken over
+        self.late = 0  # trades applied that are older than the token's newest; values dropped because they are
         self.duplicates = 0  # dropped
         self.unknown = 0  # dropped: no such token
         self.foreign = 0  # dropped: the token, or the description's token, belongs to another source
+        self.mixed = 0  # dropped: a trade of a token whose values are stated, or the reverse
         self.tokens_refused = 0  # descriptions beyond max_tokens, or invalid
         self.changes = 0  # versions made
         self._on_change = on_change
@@ -194,14 +226,11 @@ class Market:
 
     def apply(self, source: str, trade: Trade) -> None:
         """Fold one validated trade into its token."""
-        token = self._tokens.get(trade.address)
+        token = self._own(source, trade.address)
         if token is None:
-            token = self._tokens.get(self._registry.find(trade.address) or "")
-            if token is None:
-                self.unknown += 1
-                return
-        if token.source != source:
-            self.foreign += 1
+            return
+        if token.is_stated:
+            self.mixed += 1
             return
         if token.seen_before(trade.trade_id):
             self.duplicates += 1
@@ -217,6 +246,20 @@ class Market:
             self._queue(clock, token)
         if changed:
             self._changed(token)
+
+    def state(self, source: str, value: TokenValue) -> None:
+        """Take over one validated value that the source states."""
+        token = self._own(source, value.address)
+        if token is None:
+            return
+        if token.is_traded:
+            self.mixed += 1
+        elif value.time_ms < token.source_time_ms:
+            self.late += 1
+        else:
+            self.stated += 1
+            if token.state(value):
+                self._changed(token)
 
     def advance(self, source: str, event_now_ms: int) -> bool:
         """The source's event time moved to ``event_now_ms`` (Unix ms; never back): expire what is due.
@@ -240,6 +283,16 @@ class Market:
                 any_change = True
                 self._changed(token)
         return any_change
+
+    def _own(self, source: str, address: str) -> TokenState | None:
+        """The token at ``address``; None, and counted, if there is none or another source writes it."""
+        token = self._tokens.get(address) or self._tokens.get(self._registry.find(address) or "")
+        if token is None:
+            self.unknown += 1
+        elif token.source != source:
+            self.foreign += 1
+            return None
+        return token
 
     def _clock(self, source: str) -> _Clock:
         return self._clocks.setdefault(source, _Clock())

@@ -1,4 +1,4 @@
-"""Feeds: the simulator, captured tapes, Binance-format streams; and the venue that replays a tape.
+"""Feeds: the simulator, captured tapes, Binance-format streams, a probe; and the venue that replays a tape.
 
 Every exchange has a pure normaliser (``…_format``) and a thin shell around it. All prices are Decimals from
 the first byte on.
@@ -13,6 +13,7 @@ from tokenwire_server.ports import Source
 from tokenwire_server.settings import Settings
 from tokenwire_server.source_spec import parse_source as parse_spec
 from tokenwire_server.sources.binance import DEFAULT_URL, Binance
+from tokenwire_server.sources.probe import Probe
 from tokenwire_server.sources.simulation import DEFAULT_RATE, Scenario, Simulation
 from tokenwire_server.sources.simulator import Simulator
 from tokenwire_server.sources.tape import Tape
@@ -37,9 +38,9 @@ def parse_source(
 ) -> Source | None:
     """Build the source that ``spec`` names; None for ``none``.
 
-    Forms: ``simulator``, ``simulator:SCENARIO``, ``tape:PATH``, ``binance:SYM,SYM[@URL]``, ``none``. ``seed``,
-    ``scenario`` and ``rate`` (trades a second) are for the simulator, ``tape_speed`` is a factor (0: as fast
-    as possible), ``name`` replaces the source's own. Without a seed the simulator is different every time.
+    Forms: ``simulator``, ``simulator:SCENARIO``, ``tape:PATH``, ``binance:SYM,SYM[@URL]``, ``probe[:TOKENS]``,
+    ``none``. ``seed``, ``scenario`` and ``rate`` (trades a second) are for the simulator, ``tape_speed`` is a factor
+    (0: as fast as possible), ``name`` replaces the source's own. Without a seed the simulator is different every time.
 
     Raises:
         SourceSpecError: the text is none of these forms, or its symbols, URL or scenario are wrong.
@@ -60,6 +61,8 @@ def parse_source(
                 return Tape(parsed.path, speed=tape_speed, name=name)
             case "binance":
                 return Binance(parsed.symbols, parsed.url or DEFAULT_URL, name=name or "binance")
+            case "probe":
+                return Probe(parsed.tokens, name=name or "probe")
             case "simulator":
                 seed = secrets.randbits(64) if seed is None else seed
                 simulation = Simulation(seed, rate=rate, scenario=scenario)

@@ -1,4 +1,4 @@
-"""Validation of what sources deliver: trades and token descriptions, before the market sees them.
+"""Validation of what sources deliver: trades, stated values and token descriptions, before the market sees them.
 
 A verdict is None (good) or a :class:`Rejection` whose ``reason`` is one of the constants of :class:`Reason`,
 so that it can be counted as a metric label. Nothing here raises for bad data, reads a clock or keeps state.
@@ -20,9 +20,11 @@ __all__ = [
     "Rejection",
     "TokenLike",
     "TradeLike",
+    "ValueLike",
     "fits",
     "validate_token",
     "validate_trade",
+    "validate_value",
 ]
 
 MAX_INTEGER_DIGITS: Final = 38
@@ -44,6 +46,8 @@ class Reason(StrEnum):
     AMOUNT_NOT_POSITIVE = "amount_not_positive"
     AMOUNT_OUT_OF_BOUNDS = "amount_out_of_bounds"
     SUPPLY = "supply_invalid"
+    MARKET_CAP = "market_cap_invalid"
+    VOLUME = "volume_invalid"
     TIME_TOO_OLD = "time_too_old"
     TIME_IN_FUTURE = "time_in_future"
 
@@ -66,6 +70,25 @@ class TradeLike(Protocol):
     def price(self) -> Decimal: ...
     @property
     def amount(self) -> Decimal: ...
+    @property
+    def time_ms(self) -> int: ...
+
+
+class ValueLike(Protocol):
+    """What is looked at in a stated value."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def price(self) -> Decimal: ...
+    @property
+    def market_cap(self) -> Decimal: ...
+    @property
+    def h24(self) -> Decimal: ...
+    @property
+    def h1(self) -> Decimal: ...
+    @property
+    def m5(self) -> Decimal: ...
     @property
     def time_ms(self) -> int: ...
 
@@ -99,22 +122,30 @@ def validate_trade(trade: TradeLike, now_ms: int) -> Rejection | None:
         return _reject(Reason.ADDRESS, trade.address)
     if not _usable(trade.trade_id):
         return _reject(Reason.TRADE_ID, trade.trade_id)
-    price = trade.price
-    if not fits(price):
-        return _reject(Reason.PRICE_OUT_OF_BOUNDS, price)
-    if price <= 0:
-        return _reject(Reason.PRICE_NOT_POSITIVE, price)
+    rejection = _price(trade.price)
+    if rejection is not None:
+        return rejection
     amount = trade.amount
     if not fits(amount):
         return _reject(Reason.AMOUNT_OUT_OF_BOUNDS, amount)
     if amount <= 0:
         return _reject(Reason.AMOUNT_NOT_POSITIVE, amount)
-    time_ms = trade.time_ms
-    if time_ms < MIN_TIME_MS:
-        return _reject(Reason.TIME_TOO_OLD, time_ms)
-    if time_ms > now_ms + MAX_FUTURE_MS:
-        return _reject(Reason.TIME_IN_FUTURE, time_ms)
-    return None
+    return _time(trade.time_ms, now_ms)
+
+
+def validate_value(value: ValueLike, now_ms: int) -> Rejection | None:
+    """Judge a stated value. A price is positive, a market cap or a turnover may be 0; ``now_ms`` as for trades."""
+    if not _usable(value.address):
+        return _reject(Reason.ADDRESS, value.address)
+    rejection = _price(value.price)
+    if rejection is not None:
+        return rejection
+    if not _amount(value.market_cap):
+        return _reject(Reason.MARKET_CAP, value.market_cap)
+    for turnover in (value.h24, value.h1, value.m5):
+        if not _amount(turnover):
+            return _reject(Reason.VOLUME, turnover)
+    return _time(value.time_ms, now_ms)
 
 
 def validate_token(token: TokenLike) -> Rejection | None:
@@ -129,6 +160,22 @@ def validate_token(token: TokenLike) -> Rejection | None:
     if token.supply is not None and not (fits(token.supply) and token.supply > 0):
         return _reject(Reason.SUPPLY, token.supply)
     return None
+
+
+def _price(price: Decimal) -> Rejection | None:
+    if not fits(price):
+        return _reject(Reason.PRICE_OUT_OF_BOUNDS, price)
+    return None if price > 0 else _reject(Reason.PRICE_NOT_POSITIVE, price)
+
+
+def _amount(value: Decimal) -> bool:
+    return fits(value) and value >= 0
+
+
+def _time(time_ms: int, now_ms: int) -> Rejection | None:
+    if time_ms < MIN_TIME_MS:
+        return _reject(Reason.TIME_TOO_OLD, time_ms)
+    return _reject(Reason.TIME_IN_FUTURE, time_ms) if time_ms > now_ms + MAX_FUTURE_MS else None
 
 
 def _usable(text: str) -> bool:
