@@ -1,0 +1,149 @@
+"""Side by side on this machine: our server, a bare loop of send(), and other servers at the same task.
+
+python -m loadtests.bench              about 10 minutes: W1-W3, W5, W9 with six peers, three rounds
+python -m loadtests.bench --quick      under 90 seconds: W1, W2, W9 with three peers, one round
+python -m loadtests.bench --full       everything there is
+python -m loadtests.bench --list       the workloads and the peers, and what can run here
+python -m loadtests.bench --workloads W1,W2 --peers ws,bun --rounds 3
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loadtests.bench.machine import describe
+from loadtests.bench.page import page
+from loadtests.bench.plan import PLANS, WORKLOADS, Plan
+from loadtests.bench.processes import cores
+from loadtests.bench.report import document, table, target_lines
+from loadtests.bench.session import Session, estimate_s
+from loadtests.bench.stats import rows_of
+from loadtests.bench.targets import evaluate
+from loadtests.bench.tools import BUILD, BenchError
+from loadtests.bench.workloads import SHAPES
+from loadtests.peers.manifest import BY_NAME
+
+FILES_NEEDED = 16_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0, 1 when no run was valid, 2 for a wrong argument or a machine that can't measure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", dest="plan", action="store_const", const="quick")
+    size.add_argument("--full", dest="plan", action="store_const", const="full")
+    parser.add_argument("--workloads", type=_names, help="only these, separated by commas")
+    parser.add_argument("--peers", type=_names, help="only these, separated by commas; none for no peer")
+    parser.add_argument("--rounds", type=int, help="rounds of each workload, from 1 to 9")
+    parser.add_argument("--out", type=Path, default=BUILD / "results", help="folder for the results")
+    parser.add_argument("--sdk", type=Path, help="a result of loadtests/sdk_speed.py --json, to show with the rest")
+    parser.add_argument("--list", action="store_true", help="show what there is, and stop")
+    chosen = parser.parse_args(arguments)
+    if chosen.list:
+        return _list()
+    try:
+        plan = _plan(chosen)
+        sdk = json.loads(chosen.sdk.read_text(encoding="utf-8")) if chosen.sdk else None
+        return _run(plan, chosen.out, sdk)
+    except (BenchError, OSError, ValueError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbench: interrupted", file=sys.stderr)
+        return 130
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _plan(chosen: argparse.Namespace) -> Plan:
+    plan = PLANS[chosen.plan or "daily"]
+    if chosen.workloads:
+        unknown = [name for name in chosen.workloads if name not in WORKLOADS]
+        if unknown:
+            raise BenchError(f"no workload is called {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+        plan = replace(plan, workloads=chosen.workloads, fewer_ours={})
+    if chosen.peers is not None:
+        names = [] if chosen.peers == ["none"] else chosen.peers
+        unknown = [name for name in names if name not in BY_NAME]
+        if unknown:
+            raise BenchError(f"no peer is called {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
+        plan = replace(plan, peers=names, narrow=False)
+    if chosen.rounds is not None:
+        if not 1 <= chosen.rounds <= 9:
+            raise BenchError(f"--rounds {chosen.rounds}: from 1 to 9")
+        plan = replace(plan, rounds=chosen.rounds)
+    return plan
+
+
+def _list() -> int:
+    print("workloads")
+    for name, shape in SHAPES.items():
+        sizes = [plan.name for plan in PLANS.values() if name in plan.workloads]
+        print(f"  {name:<12}{shape.title} ({', '.join(sizes)})")
+    print("peers")
+    for name, peer in BY_NAME.items():
+        kind = ", easier task" if peer.easier else ""
+        print(f"  {name:<22}{peer.language}{kind}: {peer.why_not() or 'ready'}")
+    return 0
+
+
+def _run(plan: Plan, out: Path, sdk: dict[str, Any] | None) -> int:
+    cores()
+    _check_files(plan)
+    present = {name: "" for name, peer in BY_NAME.items() if peer.available()}
+    minutes = estimate_s(plan, present) / 60
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    say(f"plan {plan.name}: {', '.join(plan.workloads)}; {plan.rounds} rounds, about {minutes:.1f} minutes")
+    session = Session(plan, say)
+    interrupted = False
+    try:
+        session.run()
+    except KeyboardInterrupt:
+        interrupted = True
+        say("\ninterrupted; what was measured so far:")
+    rows = rows_of(session.runs, session.subjects, session.floors)
+    targets = evaluate(rows, sdk)
+    say(table(rows))
+    say(f"\ntargets\n{target_lines([t for t in targets if t.is_met is not None])}")
+    took = {subject.peer for subject in session.subjects.values() if subject.peer}
+    machine = describe(sorted(took))
+    out.mkdir(parents=True, exist_ok=True)
+    text = document(plan.name, machine, rows, targets, session.runs, session.absent, sdk)
+    (out / f"{plan.name}.json").write_text(text, encoding="utf-8")
+    html = page(plan.name, machine, rows, targets, session.absent, sdk)
+    (out / f"{plan.name}.html").write_text(html, encoding="utf-8")
+    say(f"\n{len(session.runs)} runs in {(time.monotonic() - began) / 60:.1f} minutes; {plan.name}.json and .html in")
+    say(f"  {out}")
+    if interrupted:
+        return 130
+    return 0 if any(row.valid for row in rows) else 1
+
+
+def _check_files(plan: Plan) -> None:
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    most = max(SHAPES[name].connections for name in plan.workloads)
+    if 0 <= limit < most + 1000:
+        raise BenchError(
+            f"{most} connections need {most + 1000} open files, this system allows {limit}: "
+            f"raise the limit (ulimit -Hn {most + 1000}) or leave these workloads out (--workloads)"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
