@@ -478,7 +478,7 @@ def test_a_ring_with_a_hole_is_announced_and_ends(bench: Bench) -> None:
     session = bench.hub.registry.find(secret)
     assert session is not None
     assert session.ring is not None
-    session.ring._entries.clear()
+    session.ring._runs.clear()
     bench.lose(client)
     again, data = back(bench, secret, 2, caps="resume,details")
     assert data["resumed"] is True

@@ -35,7 +35,9 @@ _THOROUGH_LEVEL: Final = 6
 BLOCK_END: Final = b"\x00\x00\xff\xff"  # of the empty block that a flush makes; left out at a message's end
 _FULL_WINDOW_BITS: Final = 15
 _FILLER: Final = b"\x00"  # occurs in no JSON text
-_ZSTD_LEVEL: Final = 1  # in a window, higher levels save nothing worth their time
+_ZSTD_FAST_LEVEL: Final = 1
+_ZSTD_THOROUGH_LEVEL: Final = 9  # with matches of 6 bytes and more: 16 % smaller than level 1, for five times the time
+_ZSTD_THOROUGH_MATCH: Final = 6
 _ZSTD_WINDOW_LOG: Final = 17
 _BEGINS: Final = 0
 _CONTINUES: Final = 1
@@ -170,9 +172,13 @@ class Deflater(Encoder):
 class _ZstdWindow(SharedWindow):
     __slots__ = ("_stream",)
 
-    def __init__(self) -> None:
+    def __init__(self, *, thorough: bool) -> None:
         super().__init__()
-        parameters = zstandard.ZstdCompressionParameters.from_level(_ZSTD_LEVEL, window_log=_ZSTD_WINDOW_LOG)
+        level = zstandard.ZstdCompressionParameters.from_level
+        if thorough:
+            parameters = level(_ZSTD_THOROUGH_LEVEL, window_log=_ZSTD_WINDOW_LOG, min_match=_ZSTD_THOROUGH_MATCH)
+        else:
+            parameters = level(_ZSTD_FAST_LEVEL, window_log=_ZSTD_WINDOW_LOG)
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
     def _skip(self, length: int) -> None:
@@ -190,7 +196,7 @@ class Zstd(Encoder):
 
     def __init__(self) -> None:
         super().__init__(shares=True, joins=False)
-        self._compressor = zstandard.ZstdCompressor(_ZSTD_LEVEL)
+        self._compressor = zstandard.ZstdCompressor(_ZSTD_FAST_LEVEL)
 
     def compress(self, text: bytes) -> bytes:
         """As of :class:`Encoder`."""
@@ -198,7 +204,7 @@ class Zstd(Encoder):
 
     def window(self, readers: int) -> SharedWindow:
         """As of :class:`Encoder`."""
-        return _ZstdWindow()
+        return _ZstdWindow(thorough=readers >= MANY_READERS)
 
     def prefix(self, head_length: int, piece: Piece) -> bytes:
         """Flag, length of the head, length of the body (I-64)."""

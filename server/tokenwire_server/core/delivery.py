@@ -14,9 +14,9 @@ from tokenwire_schemas.limits import MAX_BATCH, MAX_BATCH_BYTES
 from tokenwire_server.core.board import Board, Row
 from tokenwire_server.core.cohort import Cohort, Group
 from tokenwire_server.core.compression import Encoder, Piece, SharedWindow
-from tokenwire_server.core.ring import Run, Shared, batch_data
+from tokenwire_server.core.ring import Ledger, Run, Shared, batch_data
 from tokenwire_server.core.segments import Joined, Segments
-from tokenwire_server.core.session import TOKEN_BATCH, TOKEN_UPDATE, Session
+from tokenwire_server.core.session import TOKEN_BATCH, TOKEN_UPDATE
 from tokenwire_server.core.tokensets import Format, TokenSet, TokenSets
 from tokenwire_server.core.wire import digits, frame_template, is_worth_compressing, next_power, piece_in
 
@@ -32,11 +32,14 @@ class Delivery:
     bytes, and versions that no frame carried because a newer one overtook them within the interval.
     """
 
-    __slots__ = ("_board_size", "_now", "_payloads", "_rows", "_segments", "_sets", "_shared", "_skipped", "_tables",
+    __slots__ = ("_board_size", "_ledger", "_now", "_payloads", "_rows", "_segments", "_sets", "_shared", "_skipped", "_tables",
                  "_timestamp", "conflated", "frames", "octets", "updates")  # fmt: skip
 
-    def __init__(self, board: Board, sets: TokenSets, rows: list[Row], timestamp: int, now: int) -> None:
+    def __init__(
+        self, board: Board, sets: TokenSets, ledger: Ledger, rows: list[Row], timestamp: int, now: int
+    ) -> None:
         self._board_size = len(board.rows)
+        self._ledger = ledger
         self._sets = sets
         self._rows = rows
         self._timestamp = timestamp
@@ -88,28 +91,38 @@ class Delivery:
 
     def _group(self, templates: "_Templates", group: Group, runs: tuple[Run, ...]) -> Iterator[tuple[Write, bytes]]:
         template = b""
-        floor = ceiling = frames = octets = 0
+        floor = ceiling = served = octets = 0
         count = templates.count
-        for session, write in group.members.items():
-            first = session.sequence + 1
-            if not floor <= first < ceiling:
-                digit_count = digits(first)
-                template = templates.of(digit_count)
-                floor = next_power(digit_count - 1)
-                ceiling = next_power(digit_count) - count + 1
-            if first < ceiling:
-                data = template % tuple(range(first, first + count))
-            else:  # this client's numbers grow by a digit within the tick
-                data = templates.across(first)
-                floor = ceiling = 0
-            session.sequence += count
-            if runs:
-                _keep(session, first, runs)
-            frames += count
-            octets += len(data)
-            yield write, data
-        self.frames += frames
-        self.octets += octets
+        try:
+            for session, write in group.members.items():
+                first = session.sequence + 1
+                if not floor <= first < ceiling:
+                    digit_count = digits(first)
+                    template = templates.of(digit_count)
+                    floor = next_power(digit_count - 1)
+                    ceiling = next_power(digit_count) - count + 1
+                if count == 1:
+                    data = template % first
+                elif first < ceiling:
+                    data = template % tuple(range(first, first + count))
+                else:  # this client's numbers grow by a digit within the tick
+                    data = templates.across(first)
+                    floor = ceiling = 0
+                session.sequence += count
+                served += 1
+                octets += len(data)
+                ring = session.ring
+                if ring is not None:
+                    for run in runs:
+                        ring.push(first, run)
+                        first += run.count
+                yield write, data
+        finally:
+            self.frames += served * count
+            self.octets += octets
+            if served:
+                for run in runs:
+                    self._ledger.hold(run, served)
 
     def _table_of_payloads(self, details: bool) -> list[bytes]:
         """A payload per row of the board, empty where nothing changed."""
@@ -238,14 +251,6 @@ class _Templates:
         return [
             batch(data, digit_count, encoder, piece) for data, piece in zip(bodies.datas, self._pieces, strict=True)
         ]
-
-
-def _keep(session: Session, first: int, runs: tuple[Run, ...]) -> None:
-    ring = session.ring
-    if ring is not None:
-        for run in runs:
-            ring.push(first, run)
-            first += run.count
 
 
 def _split(payloads: list[bytes]) -> list[tuple[bytes, ...]]:

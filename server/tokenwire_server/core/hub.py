@@ -64,7 +64,7 @@ class Hub(Requests):
         self.stats.ticks += 1
         if not rows:
             return
-        delivery = Delivery(self.board, self.sets, rows, self._stamp(wall), now)
+        delivery = Delivery(self.board, self.sets, self.ledger, rows, self._stamp(wall), now)
         for row in rows:
             self.stats.latency.observe(now - row.changed_ms)
         self._ticking = True

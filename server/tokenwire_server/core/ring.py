@@ -15,7 +15,7 @@ BATCH_CLOSE: Final = b"]}"
 
 _RUN_BYTES: Final = 200  # what a run takes besides its payloads
 _REFERENCE_BYTES: Final = 8
-_ENTRY_BYTES: Final = 100  # a ring's entry for a run
+_ENTRY_BYTES: Final = 8  # a ring's entry for a run
 
 
 def batch_data(payloads: Sequence[bytes]) -> bytes:
@@ -77,15 +77,15 @@ class Ledger:
         self.frames = 0  # to be replayed, summed over sessions
         self.octets = 0  # of memory: what is shared counts once
 
-    def hold(self, run: Run) -> None:
-        """One more ring has ``run``."""
-        if not run.holders:
+    def hold(self, run: Run, rings: int) -> None:
+        """So many more rings have ``run``; some may have given it up already, by what was pushed after it."""
+        if run.holders <= 0 < run.holders + rings:
             self.octets += run.own_octets
             if run.shared is not None:
                 self.octets += run.shared.change(run.octets)
-        run.holders += 1
-        self.frames += run.count
-        self.octets += _ENTRY_BYTES
+        run.holders += rings
+        self.frames += run.count * rings
+        self.octets += _ENTRY_BYTES * rings
 
     def release(self, run: Run) -> None:
         """One ring less."""
@@ -101,10 +101,11 @@ class Ledger:
 class Ring:
     """The replayable end of one session's stream: numbers above ``floor``, without a hole, up to the last sent.
 
-    ``acked`` is how much of what lies below the floor the client is known to have.
+    ``acked`` is how much of what lies below the floor the client is known to have. Runs follow each other without a
+    hole, so that only the number of the oldest one's first frame is kept.
     """
 
-    __slots__ = ("_entries", "_ledger", "_max_bytes", "_max_frames", "acked", "floor", "octets")
+    __slots__ = ("_first", "_ledger", "_max_bytes", "_max_frames", "_runs", "acked", "floor", "octets")
 
     def __init__(self, ledger: Ledger, max_frames: int, max_bytes: int) -> None:
         self.floor = 0
@@ -113,36 +114,47 @@ class Ring:
         self._ledger = ledger
         self._max_frames = max_frames
         self._max_bytes = max_bytes
-        self._entries: deque[tuple[int, Run]] = deque()
+        self._first = 1
+        self._runs: deque[Run] = deque()
 
     def push(self, first: int, run: Run) -> None:
-        """``run`` was sent under the numbers from ``first`` on. Full: the oldest is given up, never the sender."""
-        self._ledger.hold(run)
-        self._entries.append((first, run))
-        self.octets += run.octets
+        """``run`` was sent under the numbers from ``first`` on. Full: the oldest is given up, never the sender.
+
+        Whoever pushes tells the ledger, once for all rings.
+        """
+        runs = self._runs
+        if not runs:
+            self._first = first
+        runs.append(run)
+        octets = self.octets = self.octets + run.octets
         last = first + run.count - 1
-        if self.octets > self._max_bytes or last - self.floor > self._max_frames:
+        if octets > self._max_bytes or last - self.floor > self._max_frames:
             self._trim(last)
 
+    def keep(self, first: int, run: Run) -> None:
+        """Push a run that nobody else was sent."""
+        self._ledger.hold(run, 1)
+        self.push(first, run)
+
     def _trim(self, last: int) -> None:
-        entries = self._entries
-        while self.octets > self._max_bytes and len(entries) > 1:
+        runs = self._runs
+        while self.octets > self._max_bytes and len(runs) > 1:
             self._drop()
         floor = last - self._max_frames
         if self.octets > self._max_bytes:  # one run alone is too much: its end is kept
-            run, kept = entries[0][1], 0
+            run, kept = runs[0], 0
             for index in range(run.count - 1, -1, -1):
                 kept += len(run.payloads[index]) if not run.is_batch else run.octets
                 if kept > self._max_bytes:
-                    floor = max(floor, entries[0][0] + index)
+                    floor = max(floor, self._first + index)
                     break
         self._raise_floor(floor)
 
     def _raise_floor(self, floor: int) -> None:
         """Give up what is not above ``floor``; a run may be given up in part."""
         self.floor = max(self.floor, floor)
-        entries = self._entries
-        while entries and entries[0][0] + entries[0][1].count - 1 <= self.floor:
+        runs = self._runs
+        while runs and self._first + runs[0].count - 1 <= self.floor:
             self._drop()
 
     def ack(self, number: int) -> None:
@@ -152,22 +164,22 @@ class Ring:
 
     def halve(self) -> None:
         """Give up the older half of what is kept, at least one run."""
-        for _ in range((len(self._entries) + 1) // 2):
+        for _ in range((len(self._runs) + 1) // 2):
             self._drop()
 
     def octets_between(self, first: int, last: int) -> int:
         """The size of the kept runs that have a number from ``first`` to ``last``."""
-        return sum(run.octets for start, run in self._entries if start <= last and start + run.count > first)
+        return sum(run.octets for start, run in self._numbered() if start <= last and start + run.count > first)
 
     def clear(self, high_water: int) -> None:
         """Give up everything; ``high_water`` is the last number sent."""
-        while self._entries:
+        while self._runs:
             self._drop()
         self.floor = max(self.floor, high_water)
 
     def frames(self, first: int, last: int) -> Iterator[tuple[int, Run, int]]:
         """Number, run and index within it, of every kept frame from ``first`` to ``last``."""
-        for start, run in self._entries:
+        for start, run in self._numbered():
             if start + run.count <= first:
                 continue
             if start > last:
@@ -175,8 +187,15 @@ class Ring:
             for number in range(max(start, first), min(start + run.count - 1, last) + 1):
                 yield number, run, number - start
 
+    def _numbered(self) -> Iterator[tuple[int, Run]]:
+        start = self._first
+        for run in self._runs:
+            yield start, run
+            start += run.count
+
     def _drop(self) -> None:
-        start, run = self._entries.popleft()
+        run = self._runs.popleft()
         self.octets -= run.octets
-        self.floor = max(self.floor, start + run.count - 1)
+        self._first += run.count
+        self.floor = max(self.floor, self._first - 1)
         self._ledger.release(run)

@@ -350,7 +350,7 @@ class Session:
         self.sequence = number
         stats.frames += 1
         if self.ring is not None:
-            self.ring.push(number, Run(kind, timestamp, payloads, is_batch=is_batch))
+            self.ring.keep(number, Run(kind, timestamp, payloads, is_batch=is_batch))
         return chunk
 
     def _unnumbered(self, kind: bytes, data: bytes, timestamp: int) -> bytes:
