@@ -32,8 +32,8 @@ class Delivery:
     bytes, and versions that no frame carried because a newer one overtook them within the interval.
     """
 
-    __slots__ = ("_board_size", "_ledger", "_now", "_payloads", "_rows", "_segments", "_sets", "_shared", "_skipped", "_tables",
-                 "_timestamp", "conflated", "frames", "octets", "updates")  # fmt: skip
+    __slots__ = ("_board_size", "_ledger", "_now", "_payloads", "_rows", "_segments", "_sets", "_shared", "_skipped",
+                 "_tables", "_timestamp", "conflated", "frames", "octets", "updates")  # fmt: skip
 
     def __init__(
         self, board: Board, sets: TokenSets, ledger: Ledger, rows: list[Row], timestamp: int, now: int

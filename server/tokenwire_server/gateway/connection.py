@@ -24,6 +24,7 @@ from tokenwire_server.core.link import Link
 from tokenwire_server.core.states import LinkState
 from tokenwire_server.gateway.handshake import SUBPROTOCOL, negotiate_deflate, parse_offer
 from tokenwire_server.gateway.inbound import Inbound
+from tokenwire_server.gateway.outlet import Outlet
 
 if TYPE_CHECKING:
     from tokenwire_server.gateway.endpoint import Endpoint
@@ -39,11 +40,12 @@ _PONG: Final = bytes((0x8A,))
 class Connection(asyncio.Protocol):
     """One client of the endpoint, from its upgrade request to the end of its socket."""
 
-    __slots__ = ("_backlog", "_ending", "_endpoint", "_inbound", "_is_text", "_link", "_parts", "_transport")
+    __slots__ = ("_backlog", "_ending", "_endpoint", "_inbound", "_is_text", "_link", "_outlet", "_parts", "_transport")
 
     def __init__(self, endpoint: "Endpoint") -> None:
         self._endpoint = endpoint
         self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
         self._link: Link | None = None
         self._inbound: Inbound | None = None
         self._parts: list[bytes] | None = None  # of a message in fragments
@@ -78,7 +80,8 @@ class Connection(asyncio.Protocol):
         _limit_unsent(transport)
         now = endpoint.now()
         offer = parse_offer(events[0].path, events[0].headers)
-        link = Link(transport, str(uuid.uuid4()), endpoint.hub.encoder(offer, deflate), now, offer)
+        outlet = self._outlet = Outlet(transport)
+        link = Link(outlet, str(uuid.uuid4()), endpoint.hub.encoder(offer, deflate), now, offer)
         self._link = link
         endpoint.opened(link, _peer(transport))
         endpoint.hub.connect(link, now)
@@ -198,6 +201,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self._transport = None
+        if self._outlet is not None:
+            self._outlet.ended()
         self._inbound = self._parts = self._backlog = None
         if self._link is not None:
             self._endpoint.lost(self._link, exc)
@@ -253,8 +258,8 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, link: Link, inbound: Inbound, now: int) -> None:
         """Send the parser's pongs; follow a close frame of the client, or an error in what it sent."""
-        transport = self._transport
-        if transport is None:
+        outlet = self._outlet
+        if outlet is None:
             return
         hub = self._endpoint.hub
         close_frame = b""
@@ -262,7 +267,7 @@ class Connection(asyncio.Protocol):
             if answer[:1] != _PONG:
                 close_frame += answer
             elif hub.receive_control(link, now):
-                transport.write(answer)
+                outlet.write(answer)
         if inbound.close_code is None:
             return
         if inbound.close_code == CloseCode.MESSAGE_TOO_BIG and inbound.failure:
@@ -270,7 +275,7 @@ class Connection(asyncio.Protocol):
         if link.close_with is not None:
             self._endpoint.pump(link)  # ours goes first, with its reasons
         else:
-            transport.write(close_frame)
+            outlet.write(close_frame)
             hub.closing(link, now, inbound.close_code)
         # After an error, closing at once would reset the connection and lose our close frame.
         self._end(_LINGER_S if inbound.failure else 0)
@@ -280,6 +285,8 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         self._ending = True
         self._inbound = self._parts = None
+        if self._outlet is not None:
+            self._outlet.ended()
         if transport is not None and linger_s:
             asyncio.get_running_loop().call_later(linger_s, transport.close)
         elif transport is not None:

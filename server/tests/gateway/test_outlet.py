@@ -1,0 +1,96 @@
+"""Bytes keep their order whichever way they take, and nothing goes to a socket that may be another's."""
+
+import asyncio
+import os
+import random
+import socket
+
+import pytest
+
+from tokenwire_server.gateway.outlet import Outlet
+
+
+class Peer(asyncio.Protocol):
+    outlet: Outlet | None = None
+    lost = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self.outlet is not None:
+            self.outlet.ended()
+
+
+async def connected() -> tuple[asyncio.Transport, Peer, socket.socket]:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    transport, protocol = await asyncio.get_running_loop().create_connection(Peer, sock=ours)
+    return transport, protocol, theirs
+
+
+async def read(theirs: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        data += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 65536), 5)
+    return data
+
+
+async def test_a_reader_that_lags_gets_everything_in_order() -> None:
+    transport, _, theirs = await connected()
+    outlet = Outlet(transport)
+    draw = random.Random(3)
+    sent = b""
+    got = b""
+    ways = set()
+    for _ in range(400):
+        piece = draw.randbytes(draw.choice((10, 300, 40_000)))
+        outlet.write(piece)
+        sent += piece
+        ways.add(outlet.get_write_buffer_size() > 0)
+        if draw.random() < 0.3:
+            got += await read(theirs, min(len(sent) - len(got), draw.choice((1, 100_000))))
+    got += await read(theirs, len(sent) - len(got))
+    assert got == sent
+    assert ways == {True, False}, "the kernel took some at once, and refused others"
+    transport.close()
+    theirs.close()
+
+
+async def test_what_the_transport_has_goes_first() -> None:
+    transport, _, theirs = await connected()
+    transport.write(b"answer to the handshake, ")
+    outlet = Outlet(transport)
+    outlet.write(b"then this")
+    assert await read(theirs, 34) == b"answer to the handshake, then this"
+    transport.close()
+    theirs.close()
+
+
+async def test_a_broken_connection_is_ended_by_its_transport() -> None:
+    transport, protocol, theirs = await connected()
+    outlet = protocol.outlet = Outlet(transport)
+    theirs.close()
+    for _ in range(20):
+        outlet.write(b"x" * 1000)
+        await asyncio.sleep(0.01)
+    assert protocol.lost
+
+
+@pytest.mark.parametrize("end", ["ended", "abort"])
+async def test_the_next_owner_of_a_descriptor_gets_nothing(end: str) -> None:
+    transport, _, theirs = await connected()
+    outlet = Outlet(transport)
+    outlet.write(b"before")
+    descriptor = transport.get_extra_info("socket").fileno()
+    getattr(outlet, end)()
+    transport.abort()
+    await asyncio.sleep(0.05)
+    read_end, write_end = os.pipe()
+    os.dup2(write_end, descriptor)  # as if it had been opened anew
+    outlet.write(b"after")
+    await asyncio.sleep(0.05)
+    os.set_blocking(read_end, False)
+    with pytest.raises(BlockingIOError):
+        os.read(read_end, 100)
+    for each in {read_end, write_end, descriptor}:
+        os.close(each)
+    theirs.close()
