@@ -80,15 +80,15 @@ async def test_the_next_owner_of_a_descriptor_gets_nothing(end: str) -> None:
     transport, _, theirs = await connected()
     outlet = Outlet(transport)
     outlet.write(b"before")
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
     descriptor = transport.get_extra_info("socket").fileno()
     getattr(outlet, end)()
     transport.abort()
     await asyncio.sleep(0.05)
-    read_end, write_end = os.pipe()
     os.dup2(write_end, descriptor)  # as if it had been opened anew
     outlet.write(b"after")
     await asyncio.sleep(0.05)
-    os.set_blocking(read_end, False)
     with pytest.raises(BlockingIOError):
         os.read(read_end, 100)
     for each in {read_end, write_end, descriptor}:
