@@ -117,22 +117,15 @@ def replay_encodes_the_newest_value(replace: Patcher) -> None:
 def floor_not_raised_on_eviction(replace: Patcher) -> None:
     """The ring forgets frames and still claims to hold them."""
 
-    def drop(self: Ring) -> None:
-        _, run = self._entries.popleft()
-        self.octets -= run.octets
-        self._ledger.release(run)
-        if not self._entries:
-            self.octets = 0
+    drop = Ring._drop
 
-    def push(self: Ring, first: int, run: Run) -> None:
-        self._ledger.hold(run)
-        self._entries.append((first, run))
-        self.octets += run.octets
-        while self._entries and (self.octets > self._max_bytes or len(self._entries) > self._max_frames):
-            self._drop()
+    def trim(self: Ring, last: int) -> None:
+        floor = self.floor
+        while len(self._runs) > 1 and (self.octets > self._max_bytes or last - self._first >= self._max_frames):
+            drop(self)
+        self.floor = floor
 
-    replace(Ring, "_drop", drop)
-    replace(Ring, "push", push)
+    replace(Ring, "_trim", trim)
 
 
 @_ablation(100, "high_water", "contiguous")

@@ -32,8 +32,8 @@ class Delivery:
     bytes, and versions that no frame carried because a newer one overtook them within the interval.
     """
 
-    __slots__ = ("_board_size", "_ledger", "_now", "_payloads", "_rows", "_segments", "_sets", "_shared", "_skipped",
-                 "_tables", "_timestamp", "conflated", "frames", "octets", "updates")  # fmt: skip
+    __slots__ = ("_alone", "_board_size", "_ledger", "_now", "_payloads", "_rows", "_segments", "_sets", "_shared",
+                 "_skipped", "_tables", "_timestamp", "conflated", "frames", "octets", "updates")  # fmt: skip
 
     def __init__(
         self, board: Board, sets: TokenSets, ledger: Ledger, rows: list[Row], timestamp: int, now: int
@@ -46,6 +46,7 @@ class Delivery:
         self._now = now
         self._payloads: dict[bool, list[bytes]] = {}
         self._segments: dict[bool, Segments] = {}
+        self._alone: dict[tuple[Encoder, tuple[bytes, ...]], Piece] = {}
         self._shared: dict[bool, Shared] = {}
         self._tables: dict[tuple[int, Encoder | None, bool], list[bytes]] = {}
         self.frames = 0
@@ -164,6 +165,16 @@ class Delivery:
         """Whether a batch is, for those whose format has an encoder."""
         return is_worth_compressing(TOKEN_BATCH, self._timestamp, data)
 
+    def alone(self, encoder: Encoder, batch: tuple[bytes, ...], data: bytes) -> Piece | None:
+        """The form of one batch, encoded as ``data``, that stands alone; once for all whose sets changed alike."""
+        if not self.is_compressed(data):
+            return None
+        key = (encoder, batch)  # the hash of each payload is known, that of their text would be computed
+        piece = self._alone.get(key)
+        if piece is None:
+            piece = self._alone[key] = Piece(encoder.compress(data + b"}"), len(data) + 1, True)
+        return piece
+
     def piece(self, window: SharedWindow, data: bytes) -> Piece | None:
         """The form of one batch for those who share ``window``; None if it is too small to be compressed."""
         return piece_in(window, TOKEN_BATCH, self._timestamp, data) if self.is_compressed(data) else None
@@ -178,7 +189,8 @@ class Delivery:
 class _Bodies:
     """What one cohort gets in this tick: ``count`` frames. ``are_compressed``: at least one of them can be."""
 
-    __slots__ = ("_batches", "_payloads", "_tokens", "alone", "are_compressed", "count", "datas", "delivery", "form")
+    __slots__ = ("_batches", "_payloads", "_tokens", "are_compressed", "count", "datas", "delivery", "form",
+                 "joined")  # fmt: skip
 
     def __init__(self, delivery: Delivery, tokens: TokenSet, form: Format, payloads: list[bytes]) -> None:
         self.delivery = delivery
@@ -187,7 +199,7 @@ class _Bodies:
         self._payloads = payloads
         self._batches = _split(payloads) if form.batch else []
         self.datas = [batch_data(batch) for batch in self._batches]
-        self.alone: Piece | None = None  # the form of the only batch for those who have no window, if it is known
+        self.joined: Piece | None = None  # the form of the only batch for those who have no window
         self.are_compressed = any(map(delivery.is_compressed, self.datas))
         self.count = len(self.datas) if form.batch else len(payloads)
 
@@ -197,7 +209,16 @@ class _Bodies:
             joined = self.delivery.joined(self._tokens, self.form.details, encoder)
             if joined is not None:
                 self._batches = [tuple(joined.payloads)]
-                self.alone = joined.piece
+                self.joined = joined.piece
+
+    def pieces(self, window: SharedWindow | None) -> list[Piece | None]:
+        """The compressed form of each batch, for those who share ``window``; None where it is not compressed."""
+        delivery, encoder = self.delivery, self.form.encoder
+        if window is not None:
+            return [delivery.piece(window, data) for data in self.datas]
+        if encoder is None or self.joined is not None:
+            return [self.joined] * len(self.datas)
+        return [delivery.alone(encoder, batch, data) for batch, data in zip(self._batches, self.datas, strict=True)]
 
     def runs(self) -> tuple[Run, ...]:
         """The same, to be kept for a replay."""
@@ -218,8 +239,7 @@ class _Templates:
 
     def __init__(self, bodies: _Bodies, window: SharedWindow | None) -> None:
         self._bodies = bodies
-        piece = bodies.delivery.piece
-        self._pieces = [bodies.alone if window is None else piece(window, data) for data in bodies.datas]
+        self._pieces = bodies.pieces(window)
         self._templates: dict[int, bytes] = {}
         self.count = bodies.count
 
