@@ -45,6 +45,8 @@ WORKLOADS: Final[Mapping[str, Entry]] = {
         Entry("W9", ["strict"], 2, daily_peers=["websockets", "ws", "bun", "picows"]),
         Entry("spec", ["batch", "deflate", "zstd"], 3, has_floor=False, has_peers=False, max_rounds=2),
         Entry("spec-strict", ["strict"], 3, has_floor=False, has_peers=False, max_rounds=2),
+        Entry("mixed", ["batch", "deflate", "zstd"], 3, has_floor=False, has_peers=False, max_rounds=2),
+        Entry("mixed-strict", ["strict"], 3, has_floor=False, has_peers=False, max_rounds=2),
         *(Entry(f"C{n}", ["deflate"], 6, has_peers=False, max_rounds=2) for n in (100, 300, 1000, 3000)),
         *(Entry(f"T{n}", ["deflate"], 6, has_peers=False, max_rounds=2) for n in (1, 10, 100, 1000)),
         *(Entry(f"O{n}", ["deflate"], 6, has_peers=False, max_rounds=2) for n in (0, 50, 90, 100)),

@@ -74,8 +74,10 @@ SHAPES: Final = _shapes(
     Shape("W7-strict", "storm, nothing negotiated", 1000, 100, 100, 100, 5000, "single"),
     Shape("W8", "15,000 connections, 1 token, 1 tick/s", 15_000, 1, 1, 1, 1000, "single"),
     Shape("W9", "100 single numbered frames per tick", 1000, 100, 100, 100, 1500, "single"),
-    Shape("spec", "1000 x 100 of 1000 tokens, 5 s", 1000, 1000, 100, 1000, 5000, "batch", sets=1000),
-    Shape("spec-strict", "1000 x 100 of 1000 tokens, 5 s", 1000, 1000, 100, 1000, 5000, "single", sets=1000),
+    Shape("spec", "100 tokens, one set, all change, 5 s", 1000, 100, 100, 100, 5000, "batch"),
+    Shape("spec-strict", "100 tokens, one set, all change, 5 s", 1000, 100, 100, 100, 5000, "single"),
+    Shape("mixed", "100 of 1000 tokens each, all change, 5 s", 1000, 1000, 100, 1000, 5000, "batch", sets=1000),
+    Shape("mixed-strict", "100 of 1000 tokens each, all change, 5 s", 1000, 1000, 100, 1000, 5000, "single", sets=1000),
     # How the cost grows: with connections, with tokens held, and with how much the sets have in common.
     *(Shape(f"C{n}", f"W2 with {n} connections", n, 100, 100, 30, 500, "batch") for n in (100, 300, 1000, 3000)),
     *(
