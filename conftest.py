@@ -13,6 +13,11 @@ ALLOWED_SKIPS: dict[str, str] = {}
 """Tests that may skip in CI (CI is set), each with its reason. On a laptop any test may skip, saying why."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Of the tests' time on two cores, nearly half is waiting for real sockets and processes."""
+    return len(os.sched_getaffinity(0)) * 3 // 2
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config

@@ -141,7 +141,8 @@ async def served(peer: Peer, compress: Compress, kind: str) -> AsyncIterator[tup
                 await line(process.stdout, "listening")
                 start = int((await line(process.stdout, "grid "))[5:])
             except CheckError as error:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    process.kill()
                 said = (await process.stderr.read()).decode(errors="replace").strip()
                 raise CheckError(f"{error}: {said.splitlines()[-1][:200]}" if said else str(error)) from None
             yield port, start
@@ -152,7 +153,8 @@ async def served(peer: Peer, compress: Compress, kind: str) -> AsyncIterator[tup
                 raise CheckError(f"it runs on {STOP_S} s after SIGTERM") from None
         finally:
             if process.returncode is None:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
             await process.wait()
             process._transport.close()  # type: ignore[attr-defined]
 
