@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.bench.machine import describe
-from loadtests.bench.page import page
+from loadtests.bench.page import growth_plots, page
 from loadtests.bench.plan import PLANS, WORKLOADS, Plan
+from loadtests.bench.plots import standalone
 from loadtests.bench.processes import cores
 from loadtests.bench.report import document, table, target_lines
 from loadtests.bench.session import Session, estimate_s
@@ -125,6 +126,8 @@ def _run(plan: Plan, out: Path, sdk: dict[str, Any] | None) -> int:
     (out / f"{plan.name}.json").write_text(text, encoding="utf-8")
     html = page(plan.name, machine, rows, targets, session.absent, sdk)
     (out / f"{plan.name}.html").write_text(html, encoding="utf-8")
+    for name, plot in growth_plots(rows).items():
+        (out / f"{plan.name}-{name}.svg").write_text(standalone(plot), encoding="utf-8")
     say(f"\n{len(session.runs)} runs in {(time.monotonic() - began) / 60:.1f} minutes; {plan.name}.json and .html in")
     say(f"  {out}")
     if interrupted:

@@ -7,7 +7,7 @@ from typing import Final
 
 from loadtests.bench.stats import Row
 
-__all__ = ["bars", "curves", "lines"]
+__all__ = ["bars", "curves", "lines", "standalone"]
 
 _COLOURS: Final = ("#0b6e4f", "#888888", "#c2410c", "#1d4ed8", "#7c3aed", "#b45309", "#be185d", "#0f766e", "#4d7c0f")
 _WIDTH: Final = 640
@@ -96,3 +96,8 @@ def lines(points: Sequence[tuple[float, float]], title: str, unit: str) -> str:
         body.append(f'<text x="{x:.1f}" y="{height - 14}" text-anchor="middle">{first:g}</text>')
     body.append(f'<text x="4" y="14">{escape(unit)}</text>')
     return _svg(height, body, title)
+
+
+def standalone(svg: str) -> str:
+    """A plot as a file of its own."""
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff" ', 1) + "\n"

@@ -7,7 +7,8 @@ import pytest
 
 from loadtests.bench.measure import Measurement
 from loadtests.bench.oracle import Verdict
-from loadtests.bench.page import page
+from loadtests.bench.page import growth_plots, page
+from loadtests.bench.plots import standalone
 from loadtests.bench.report import document, table, target_lines
 from loadtests.bench.stats import Row, Spread, rows_of
 from loadtests.bench.subjects import OURS, Subject, floor_of
@@ -162,3 +163,14 @@ def test_reports_hold_every_row_and_load_nothing() -> None:
     assert "<svg" in html
     assert "http" not in html.replace('xmlns="http', "")
     assert "src=" not in html
+
+
+def test_growth_is_plotted_from_our_rows_of_its_workloads() -> None:
+    each = [dataclasses.replace(GOOD, workload=name, ms_per_tick=ms) for name, ms in (("C100", 1.5), ("C300", 4.2))]
+    each.append(dataclasses.replace(GOOD, workload="C1000", label=FLOOR.label, ms_per_tick=9.0))
+    subjects = {("C100", MINE.label): MINE, ("C300", MINE.label): MINE, ("C1000", FLOOR.label): FLOOR}
+    plots = growth_plots(rows_of(each, subjects, {}))
+    assert list(plots) == ["connections"]
+    assert ">4.2<" in plots["connections"]
+    assert ">9.0<" not in plots["connections"]
+    assert standalone(plots["connections"]).startswith('<svg xmlns="http')
