@@ -13,6 +13,7 @@ ALLOWED_SKIPS: dict[str, str] = {}
 """Tests that may skip in CI (CI is set), each with its reason. On a laptop any test may skip, saying why."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Of the tests' time on two cores, nearly half is waiting for real sockets and processes."""
     return len(os.sched_getaffinity(0)) * 3 // 2

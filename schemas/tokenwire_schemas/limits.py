@@ -59,6 +59,7 @@ WRITE_HIGH_WATER_BYTES: Final = 65_536
 WRITE_LOW_WATER_BYTES: Final = 16_384
 NOTSENT_LOWAT_BYTES: Final = 16_384
 MAX_REMEMBERED_BODIES: Final = 64  # compressed bodies, in case somebody else wants the same
+MAX_REMEMBERED_BODY_BYTES: Final = 16_384
 MAX_WINDOWS: Final = 64  # shared compression windows of an instance, of 80 to 360 KiB each …
 MAX_COHORT_WINDOWS: Final = 4  # … and of the clients with one subscription set
 

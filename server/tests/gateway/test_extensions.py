@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,7 @@ from loadtests.faults.tap import ZstdDecoder
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tokenwire_schemas import limits
 from tokenwire_server.core.grants import Offer
 from tokenwire_server.gateway.handshake import parse_offer
 
@@ -187,3 +189,39 @@ def test_wishes_are_read_from_the_query() -> None:
     assert parse_offer("/x?session=s", Headers({"X-Tokenwire-Session": "h"})).session == "h", "the header wins"
     assert parse_offer("/x", Headers()) == Offer()
     assert parse_offer("/x?seq=%C2%B2", Headers()).position is None
+
+
+async def test_a_slow_reader_that_resumes_is_not_written_its_whole_replay(serve: Serve) -> None:
+    """The full buffer is told to the connection although the handshake is not over."""
+    tokens = [f"TOKEN{number:03d}{'x' * 30}" for number in range(100)]
+    async with serve(tokens=tokens) as (server, source):
+        url = f"{server.url}?caps=batch,resume"
+        async with connect(url, compression=None) as client:
+            secret = (await get(client))["data"]["session"]
+            await client.send(subscribe(*tokens))
+            for price in range(2, 30):
+                for token in tokens:
+                    source.trade(token, str(price))
+                await asyncio.sleep(0.05)
+            client.transport.abort()
+        hub = server.pipeline.hub
+        while hub.links:
+            await asyncio.sleep(0.01)
+        (session,) = hub.registry
+        assert session.ring is not None
+        assert session.ring.octets > 300_000
+        reader = socket.socket()
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(("127.0.0.1", server.port))
+        path = url.split(str(server.port), 1)[1]
+        reader.sendall(
+            f"GET {path}&session={secret}&seq={session.ring.floor} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        while not hub.links:
+            await asyncio.sleep(0.01)
+        (link,) = hub.links
+        assert not link.writable
+        assert link.socket.get_write_buffer_size() < 3 * limits.WRITE_HIGH_WATER_BYTES
+        reader.close()

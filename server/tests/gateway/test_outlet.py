@@ -6,8 +6,11 @@ import random
 import socket
 
 import pytest
+from websockets.asyncio.client import connect
 
 from tokenwire_server.gateway.outlet import Outlet
+
+from .conftest import Serve
 
 
 class Peer(asyncio.Protocol):
@@ -94,3 +97,65 @@ async def test_the_next_owner_of_a_descriptor_gets_nothing(end: str) -> None:
     for each in {read_end, write_end, descriptor}:
         os.close(each)
     theirs.close()
+
+
+class EncryptedTransport:
+    """A transport over TLS, as far as an outlet looks at it; its socket would take plain text."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.extra = {"socket": sock, "sslcontext": object()}
+        self.written = b""
+
+    def get_extra_info(self, name: str) -> object:
+        return self.extra.get(name)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+
+def test_nothing_goes_past_an_encrypting_transport() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    transport = EncryptedTransport(ours)
+    Outlet(transport).write(b"secret")  # type: ignore[arg-type]
+    assert transport.written == b"secret"
+    with pytest.raises(BlockingIOError):
+        theirs.recv(10)
+    ours.close()
+    theirs.close()
+
+
+async def test_it_writes_itself_again_once_the_transport_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport, _, theirs = await connected()
+    outlet = Outlet(transport)
+    sent = 0
+    while not outlet.get_write_buffer_size():
+        outlet.write(b"x" * 40_000)
+        sent += 40_000
+    await read(theirs, sent)
+    while outlet.get_write_buffer_size():
+        await asyncio.sleep(0.01)
+    written: list[int] = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: written.append(len(data)) or write(fd, data))
+    outlet.write(b"one")
+    outlet.write(b"three")
+    assert written == [3, 5]
+    transport.close()
+    theirs.close()
+
+
+async def test_a_lost_connection_lets_go_of_its_descriptor(serve: Serve) -> None:
+    async with serve() as (server, _), connect(server.url) as client:
+        await client.recv()
+        (link,) = server.pipeline.hub.links
+        outlet = link.socket
+        assert isinstance(outlet, Outlet)
+        assert outlet._fd >= 0
+        client.transport.abort()
+        while server.pipeline.hub.links:
+            await asyncio.sleep(0.01)
+        assert outlet._fd == -1

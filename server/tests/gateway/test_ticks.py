@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 from websockets.asyncio.client import connect
 
-from tokenwire_server.gateway.endpoint import next_tick
+from tokenwire_server.gateway.endpoint import _WRITES_AT_ONCE, next_tick
 
 from .conftest import Serve
 from .test_clients import receive, subscribe
@@ -63,3 +64,41 @@ async def test_a_write_that_fails_ends_that_connection_and_nobody_else_misses_th
             pass
         assert broken.aborted
         assert server.endpoint.defects == 1
+
+
+async def test_everybody_is_reached_once_in_a_tick(serve: Serve) -> None:
+    """More clients than are written in a row."""
+    count = 2 * _WRITES_AT_ONCE + 6
+    async with AsyncExitStack() as stack:
+        server, source = await stack.enter_async_context(serve())
+        clients = [await stack.enter_async_context(connect(server.url)) for _ in range(count)]
+        for client in clients:
+            await client.send(subscribe("DOGE"))
+            await receive(client, 3)
+        for price in ("7", "8"):
+            source.trade("DOGE", price)
+            for number, client in enumerate(clients):
+                (message,) = await receive(client, 1)
+                assert message["data"]["price"] == price, number
+                assert message["sequence"] == (4 if price == "7" else 5)
+
+
+async def test_a_write_and_an_abort_that_fail_cost_nobody_else_anything(serve: Serve) -> None:
+    class Broken:
+        def write(self, data: bytes) -> None:
+            raise OSError("no more")
+
+        def abort(self) -> None:
+            raise RuntimeError("not that either")
+
+    async with serve() as (server, source), connect(server.url) as first, connect(server.url) as second:
+        for client in (first, second):
+            await client.send(subscribe("DOGE"))
+            await receive(client, 3)
+        (cohort,) = next(iter(server.pipeline.hub.sets.occupied())).live.values()
+        members = cohort.newcomers.members
+        members[next(iter(members))] = Broken().write
+        for price in ("7", "8"):
+            source.trade("DOGE", price)
+            (message,) = await receive(second, 1)
+            assert message["data"]["price"] == price

@@ -111,11 +111,19 @@ class Board:
     def changed(self, row: Row, now_ms: int) -> None:
         """The row's value has a new version; the next tick carries it."""
         row.changed_ms = now_ms
+        self._mark(row)
+        if row.stream_holders:
+            self._log(row)
+
+    def unsent(self, row: Row, version: int) -> None:
+        """A tick could not send the row to everybody, who have at least ``version``; the next one carries it again."""
+        row.sent_version = version
+        self._mark(row)
+
+    def _mark(self, row: Row) -> None:
         if row.changed_tick <= self.tick:
             row.changed_tick = self.tick + 1
             self._changed.append(row)
-        if row.stream_holders:
-            self._log(row)
 
     def commit(self) -> list[Row]:
         """Begin the next tick; the rows it carries."""

@@ -64,7 +64,6 @@ class Windows:
 
     def take(self, group: Group) -> None:
         """``group`` has no window any more."""
-        group.window = None
         self._groups.pop(group, None)
         self._least = 0
 
@@ -74,7 +73,8 @@ class Windows:
             group.cohort.dissolve(group, self)
 
     def sweep(self) -> None:
-        """Take the windows of groups that everybody left."""
+        """Take the windows of groups that everybody left. Asked once a tick: groups may have shrunk."""
+        self._least = 0
         for group in [group for group in self._groups if not group.members]:
             group.cohort.dissolve(group, self)
 

@@ -7,7 +7,8 @@ Two forms, for permessage-deflate (RFC 7692) and for the ``zstd`` capability (I-
 *In a window*: refers back to the bodies before, as far as the window reaches (32 KiB, zstd 128 KiB). One compressor
 serves every reader whose decompressor was given the same bodies. The heads between the bodies differ from reader to
 reader, but not in length: deflate's references are distances, so the compressor is fed as many bytes that occur in
-no body, and what it makes of those is thrown away, since a head travels as it is::
+no body, and what it makes of those is thrown away, since a head travels as it is. The first body of a window has
+nothing before it, and so stands alone::
 
     reader's window   | head 17 | body A | head 18 | body B | head 19 | …      what a reader decoded
     other's window    | head 3  | body A | head 4  | body B | head 5  | …      the same distances
@@ -24,7 +25,7 @@ from typing import Final, NamedTuple, Protocol
 import zstandard
 from isal import isal_zlib
 
-from tokenwire_schemas.limits import MAX_REMEMBERED_BODIES
+from tokenwire_schemas.limits import MAX_REMEMBERED_BODIES, MAX_REMEMBERED_BODY_BYTES
 
 __all__ = ["BLOCK_END", "MANY_READERS", "Deflater", "Encoder", "Piece", "SharedWindow", "Zstd"]
 
@@ -48,7 +49,8 @@ _ZSTD_PREFIX = struct.Struct("!BHI")
 
 
 class Piece(NamedTuple):
-    """A compressed body. ``begins``: it stands alone. ``length``: of the body, in bytes, before compression."""
+    """A compressed body. ``begins``: it stands alone. ``length``: of the body, in bytes, before compression (0 where
+    it was joined of several, whose encoder does not ask)."""
 
     data: bytes
     length: int
@@ -93,11 +95,14 @@ class Encoder(ABC):
     def alone(self, body: bytes) -> Piece:
         """``body``, the end of a message from its ``data`` on, compressed so that it decodes with nothing before it.
 
-        Each distinct body is compressed once; the last 64 are remembered.
+        Each distinct body is compressed once; the last 64 are remembered, but for large ones, which are seldom
+        anybody else's.
         """
         piece = self._cache.get(body)
         if piece is None:
             piece = Piece(self.compress(body), len(body), True)
+            if len(body) > MAX_REMEMBERED_BODY_BYTES:
+                return piece
             if len(self._cache) >= MAX_REMEMBERED_BODIES:
                 del self._cache[next(iter(self._cache))]
             self._cache[body] = piece

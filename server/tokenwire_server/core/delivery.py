@@ -82,9 +82,9 @@ class Delivery:
                 bodies.join_segments(encoder)
         runs = bodies.runs() if form.replayable else ()
         if encoder is not None:
-            for group in cohort.groups:
-                yield from self._group(_Templates(bodies, group.window), group, runs)
-            yield from self._group(_Templates(bodies, None), cohort.newcomers, runs)
+            for group in (*cohort.groups, cohort.newcomers):
+                if group.members:  # nothing is compressed for nobody
+                    yield from self._group(_Templates(bodies, group.window), group, runs)
         else:  # nothing enters a window, so all of them are alike
             templates = _Templates(bodies, None)
             for group in (*cohort.groups, cohort.newcomers):

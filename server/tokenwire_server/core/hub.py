@@ -57,13 +57,17 @@ class Hub(Requests):
     # --- delivery --------------------------------------------------------------------------------------------
 
     def tick(self, now: int, wall: int) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
-        """Send what changed since the last tick: yields a write and its bytes for each client."""
+        """Send what changed since the last tick: yields a write and its bytes for each client.
+
+        Every pair is to be written, in this order, also those yielded before an exception; not necessarily at once.
+        """
         self._now = now
         self.flush_stream()
         rows = self._sendable(self.board.commit())
         self.stats.ticks += 1
         if not rows:
             return
+        sent = [row.sent_version for row in rows]
         delivery = Delivery(self.board, self.sets, self.ledger, rows, self._stamp(wall), now)
         for row in rows:
             self.stats.latency.observe(now - row.changed_ms)
@@ -77,9 +81,9 @@ class Hub(Requests):
             complete = True
         finally:
             self._ticking = False
-            if not complete:  # a defect, here or in a write: who was not reached yet gets these rows next time
-                for row in rows:
-                    self.board.changed(row, now)
+            if not complete:  # a defect: who was not reached yet gets these rows next time
+                for row, version in zip(rows, sent, strict=True):
+                    self.board.unsent(row, version)
                 windows.clear()  # what entered one may not have been sent to all who share it
             self.stats.frames += delivery.frames
             self.stats.updates += delivery.updates

@@ -20,8 +20,8 @@ The zstd form (I-64) is a binary message built the same way::
 In compressed messages the number is padded with spaces to 16 columns: all heads are then equally long, which is
 what lets clients share a window (``compression``).
 
-All forms are a template with one ``%d``; every number of the same digit count yields the same lengths, so a
-template serves all clients of that digit count, and a row of templates is filled by one ``bytes % tuple``.
+All forms are a template with one place for the number. A plain one serves all clients whose numbers have as many
+digits, a compressed one everybody; a row of templates is filled by one ``bytes % tuple``.
 """
 
 import struct

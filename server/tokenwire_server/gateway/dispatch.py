@@ -60,7 +60,10 @@ class _Dispatcher(asyncio.Protocol):
                 transport.close()
 
     def _hand_over(self, transport: asyncio.Transport, target: asyncio.Protocol) -> None:
+        """From now on ``target`` is told of everything, a full buffer among it. uvicorn sets its own choice once more
+        after this turn."""
         self._target = target
+        transport.set_protocol(target)
         asyncio.get_running_loop().call_soon(transport.set_protocol, target)
 
     def eof_received(self) -> bool | None:

@@ -21,7 +21,8 @@ class Outlet:
         self._transport = transport
         self._has_ended = False
         sock = transport.get_extra_info("socket")
-        is_plain = sock is not None and transport.get_extra_info("sslcontext") is None
+        has_descriptor = sock is not None and os.name == "posix"  # elsewhere it is a handle, which write() can't use
+        is_plain = has_descriptor and transport.get_extra_info("sslcontext") is None
         self._fd: int = sock.fileno() if is_plain else -1
         self._is_direct = self._fd >= 0 and not transport.get_write_buffer_size()
 
