@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 from loadtests.bench.machine import describe
 from loadtests.bench.page import growth_plots, page
@@ -30,6 +30,7 @@ from loadtests.bench.workloads import SHAPES
 from loadtests.peers.manifest import BY_NAME
 
 FILES_NEEDED = 16_000
+_SDK_KEYS: Final = {"client", "per_s", "us", "ratio"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _list()
     try:
         plan = _plan(chosen)
-        sdk = json.loads(chosen.sdk.read_text(encoding="utf-8")) if chosen.sdk else None
+        sdk = _sdk(chosen.sdk) if chosen.sdk else None
+        chosen.out.mkdir(parents=True, exist_ok=True)
         return _run(plan, chosen.out, sdk)
     except (BenchError, OSError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -61,13 +63,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _sdk(path: Path) -> dict[str, Any]:
+    """What ``loadtests.sdk_speed --json`` wrote."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = found.get("rows") if isinstance(found, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _SDK_KEYS for row in rows):
+        raise BenchError(f"{path} is no result of python -m loadtests.sdk_speed --json")
+    return cast(dict[str, Any], found)
+
+
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
 def _plan(chosen: argparse.Namespace) -> Plan:
     plan = PLANS[chosen.plan or "daily"]
-    if chosen.workloads:
+    changed = chosen.workloads is not None or chosen.peers is not None or chosen.rounds is not None
+    if chosen.workloads is not None:
+        if not chosen.workloads:
+            raise BenchError(f"--workloads: none is named; there are {', '.join(WORKLOADS)}")
         unknown = [name for name in chosen.workloads if name not in WORKLOADS]
         if unknown:
             raise BenchError(f"no workload is called {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
@@ -82,14 +96,14 @@ def _plan(chosen: argparse.Namespace) -> Plan:
         if not 1 <= chosen.rounds <= 9:
             raise BenchError(f"--rounds {chosen.rounds}: from 1 to 9")
         plan = replace(plan, rounds=chosen.rounds)
-    return plan
+    return replace(plan, name="custom") if changed else plan
 
 
 def _list() -> int:
     print("workloads")
     for name, shape in SHAPES.items():
         sizes = [plan.name for plan in PLANS.values() if name in plan.workloads]
-        print(f"  {name:<12}{shape.title} ({', '.join(sizes)})")
+        print(f"  {name:<14}{shape.title} ({', '.join(sizes)})")
     print("peers")
     for name, peer in BY_NAME.items():
         kind = ", easier task" if peer.easier else ""
@@ -115,20 +129,22 @@ def _run(plan: Plan, out: Path, sdk: dict[str, Any] | None) -> int:
     except KeyboardInterrupt:
         interrupted = True
         say("\ninterrupted; what was measured so far:")
+    if not session.runs:
+        return 130
+    name = f"{plan.name}-interrupted" if interrupted else plan.name
     rows = rows_of(session.runs, session.subjects, session.floors)
     targets = evaluate(rows, sdk)
     say(table(rows))
     say(f"\ntargets\n{target_lines([t for t in targets if t.is_met is not None])}")
     took = {subject.peer for subject in session.subjects.values() if subject.peer}
     machine = describe(sorted(took))
-    out.mkdir(parents=True, exist_ok=True)
-    text = document(plan.name, machine, rows, targets, session.runs, session.absent, sdk)
-    (out / f"{plan.name}.json").write_text(text, encoding="utf-8")
-    html = page(plan.name, machine, rows, targets, session.absent, sdk)
-    (out / f"{plan.name}.html").write_text(html, encoding="utf-8")
-    for name, plot in growth_plots(rows).items():
-        (out / f"{plan.name}-{name}.svg").write_text(standalone(plot), encoding="utf-8")
-    say(f"\n{len(session.runs)} runs in {(time.monotonic() - began) / 60:.1f} minutes; {plan.name}.json and .html in")
+    text = document(name, machine, rows, targets, session.runs, session.absent, sdk)
+    (out / f"{name}.json").write_text(text, encoding="utf-8")
+    html = page(name, machine, rows, targets, session.absent, sdk)
+    (out / f"{name}.html").write_text(html, encoding="utf-8")
+    for growth, plot in growth_plots(rows).items():
+        (out / f"{name}-{growth}.svg").write_text(standalone(plot), encoding="utf-8")
+    say(f"\n{len(session.runs)} runs in {(time.monotonic() - began) / 60:.1f} minutes; {name}.json and .html in")
     say(f"  {out}")
     if interrupted:
         return 130

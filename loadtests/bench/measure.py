@@ -19,7 +19,9 @@ __all__ = ["Measurement", "Task", "measure", "warm_up_ticks"]
 
 _START_S: Final = 20
 _CONNECT_S: Final = 60
-_IDLE_S: Final = 0.4
+_WARM_S: Final = 0.6
+"""Until a runtime has compiled what it starts with."""
+_IDLE_S: Final = 1.0
 _SETTLE_S: Final = 0.3
 _IDLE_HOLD_S: Final = 2.0
 _PATH: Final = "/api/v1/ws/token-data"
@@ -58,7 +60,8 @@ class Task:
 
 @dataclass
 class Measurement:
-    """What one run gave. Times in us unless named otherwise; ``us_per_message`` is server CPU without its idle rate."""
+    """What one run gave. Times in us unless named otherwise; ``us_per_message`` is server CPU without its idle rate,
+    ``ms_per_tick`` is with it."""
 
     workload: str = ""
     label: str = ""
@@ -74,6 +77,13 @@ class Measurement:
     late: int = 0
     closed: int = 0
     deflated: int = 0
+    packed: int = 0
+    """Messages that came compressed, by the deflate bit of their frame or as binary."""
+    asked_deflate: bool = False
+    asked_packed: bool = False
+    """Every message should come compressed."""
+    idle: float = 0.0
+    """Share of a core that the server used without clients; taken off."""
     bytes_per_message: float = 0.0
     bytes_per_tick: float = 0.0
     p50: float = 0.0
@@ -121,7 +131,9 @@ class _Run:
         checker = self._start_checker() if self.task.checkers and self.subject.family != "floor" else None
         readers = shape.connections - (self.task.checkers if checker else 0)
         pids = tree(server.pid)
-        idle = self._idle_rate(pids)
+        idle = result.idle = self._idle_rate(pids)
+        result.asked_deflate = self.subject.deflate
+        result.asked_packed = self.subject.packs and shape.kind == "batch"
         result.rss_start = rss_bytes(pids)
         sink = self._start_sink(readers)
         ready = _until(sink, "ready", _CONNECT_S)
@@ -145,7 +157,7 @@ class _Run:
     def _start_server(self) -> Child:
         shape, subject = self.task.shape, self.subject
         command, cwd = subject.command(self.port, self.task.file, shape.interval_ms, shape.frames_per_tick)
-        server = self._child(command, self.server_core, cwd)
+        server = self._child(subject.label, command, self.server_core, cwd)
         _expect(server, "listening")
         if subject.family != "ours":  # ours tells its grid at the first tick
             self._read_grid(server)
@@ -158,7 +170,7 @@ class _Run:
         command, cwd = Subject("", "ours", "").command(self.port, self.task.file, 0, 0)
         command[2] = "loadtests.bench.checker"
         command += ["--numbers", numbers, "--query", subject.query, "--dialect", subject.dialect]
-        return self._child(command + ["--deflate"] * subject.deflate, self.reader_core, cwd)
+        return self._child("the checker", command + ["--deflate"] * subject.deflate, self.reader_core, cwd)
 
     def _start_sink(self, readers: int) -> Child:
         shape, subject = self.task.shape, self.subject
@@ -178,10 +190,10 @@ class _Run:
             "--limit": 180,
         }
         words = [str(word) for pair in options.items() for word in pair]
-        return self._child([str(compiled("sink")), *words], self.reader_core)
+        return self._child("the sink", [str(compiled("sink")), *words], self.reader_core)
 
-    def _child(self, command: Sequence[str], core: int, cwd: Path | None = None) -> Child:
-        child = Child(command, core, cwd)
+    def _child(self, name: str, command: Sequence[str], core: int, cwd: Path | None = None) -> Child:
+        child = Child(name, command, core, cwd)
         self.children.callback(child.stop)
         return child
 
@@ -192,10 +204,16 @@ class _Run:
         self.grid_ns = int(words[1])
 
     def _idle_rate(self, pids: Sequence[int]) -> float:
-        """CPU ns per ns of a server without clients, over whole ticks where these are short."""
+        """CPU ns per ns of a server without clients, over whole ticks once it has settled.
+
+        0 where a tick takes longer than a second, or no CPU time is judged: waiting for that is not worth it.
+        """
         interval_s = self.task.shape.interval_ms / 1000
+        if interval_s > _IDLE_S or self.task.entry.phase != "ticks" or self.subject.family == "floor":
+            return 0.0
+        time.sleep(_WARM_S)
         begin, cpu = time.monotonic_ns(), cpu_ns(pids)
-        time.sleep(interval_s * max(round(_IDLE_S / interval_s), 1) if interval_s <= _IDLE_S * 2 else _IDLE_S)
+        time.sleep(interval_s * max(round(_IDLE_S / interval_s), 2))
         return (cpu_ns(pids) - cpu) / (time.monotonic_ns() - begin)
 
     def _count(self, server: Child, sink: Child, checker: Child | None, idle: float, readers: int) -> None:
@@ -223,7 +241,7 @@ class _Run:
         result.messages = alive * window.ticks * shape.frames_per_tick
         busy = spent - idle * took
         result.us_per_message = busy / 1000 / result.messages
-        result.ms_per_tick = busy / 1e6 / window.ticks
+        result.ms_per_tick = spent / 1e6 / window.ticks
         result.server_cpu = spent / took
         if checker is not None:
             result.verdict = Verdict(**json.loads(checker.line(20)))
@@ -232,6 +250,7 @@ class _Run:
         result = self.result
         result.received, result.expected = told["received"], told["expected"]
         result.late, result.closed, result.sink_cpu = told["late"], told["closed"], told["cpu"]
+        result.packed = told["packed"]
         result.p50, result.p99, result.p999, result.max = (told[name] for name in ("p50", "p99", "p999", "max"))
         result.histogram = told["histogram"]
         result.bytes_per_message = told["bytes"] / max(told["received"], 1)

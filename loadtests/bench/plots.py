@@ -9,7 +9,8 @@ from loadtests.bench.stats import Row
 
 __all__ = ["bars", "curves", "lines", "standalone"]
 
-_COLOURS: Final = ("#0b6e4f", "#888888", "#c2410c", "#1d4ed8", "#7c3aed", "#b45309", "#be185d", "#0f766e", "#4d7c0f")
+_COLOURS: Final = ("#0b6e4f", "#888888", "#c2410c", "#1d4ed8", "#7c3aed", "#b45309", "#be185d", "#0f766e", "#4d7c0f",
+                   "#0369a1", "#a21caf", "#92400e", "#475569", "#65a30d", "#e11d48", "#0d9488", "#7e22ce")  # fmt: skip
 _WIDTH: Final = 640
 _FAMILY: Final = {"ours": "#0b6e4f", "floor": "#888888", "peer": "#c2410c"}
 
@@ -20,7 +21,7 @@ def _svg(height: int, body: Sequence[str], title: str) -> str:
 
 
 def bars(rows: Sequence[Row], title: str) -> str:
-    """CPU per message of each row, with a whisker from the lowest to the highest ratio."""
+    """CPU per message of each row, with a whisker from the lowest to the highest round."""
     shown = [(row, row.us) for row in rows if row.us is not None]
     if not shown:
         return ""

@@ -23,10 +23,10 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Child:
-    """A process pinned to one core. It dies with us, whatever happens."""
+    """A process pinned to one core. It dies with us, whatever happens. ``name`` is what errors call it."""
 
-    def __init__(self, command: Sequence[str], core: int, cwd: Path | None = None) -> None:
-        self.name = Path(command[0]).name if not command[0].endswith("python") else command[-1]
+    def __init__(self, name: str, command: Sequence[str], core: int, cwd: Path | None = None) -> None:
+        self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._buffer = b""
 
@@ -45,7 +45,7 @@ class Child:
                 start_new_session=True,
             )
         except OSError as error:
-            raise BenchError(f"{command[0]} does not start: {error.strerror}") from None
+            raise BenchError(f"{name} does not start: {error.strerror}") from None
 
     @property
     def pid(self) -> int:
@@ -107,7 +107,7 @@ class Child:
 
 
 def cores() -> tuple[int, int]:
-    """One core for servers and one for those who read.
+    """One core for servers and one for those who read, not two threads of one core where that can be had.
 
     Raises:
         BenchError: only one may be used.
@@ -115,7 +115,19 @@ def cores() -> tuple[int, int]:
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         raise BenchError("the benchmark needs two cores: one for the server, one for those who read")
-    return allowed[0], allowed[1]
+    siblings = _siblings(allowed[0])
+    return allowed[0], next((core for core in allowed[1:] if core not in siblings), allowed[1])
+
+
+def _siblings(core: int) -> set[int]:
+    """Every thread of the core that this one belongs to."""
+    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    found: set[int] = set()
+    with contextlib.suppress(OSError, ValueError):
+        for part in path.read_text(encoding="ascii").strip().split(","):
+            first, _, last = part.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+    return found
 
 
 def tree(pid: int) -> list[int]:

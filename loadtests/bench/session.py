@@ -1,8 +1,9 @@
 """A whole run: workloads, rounds and subjects in their order, every run judged as soon as it is done."""
 
+import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -62,7 +63,7 @@ class Session:
         floors: list[Subject] = []
         for number in range(min(self.plan.rounds, entry.max_rounds)):
             labels = [subject.label for subject in mine]
-            if number == 0:  # the floor needs to know what ours sends
+            if number == 0 or (entry.has_floor and not floors):  # the floor needs to know what ours sends
                 for subject in mine:
                     self._one(task, subject, number)
                 floors = self._floors_of(shape.name, mine, others) if entry.has_floor else []
@@ -89,15 +90,15 @@ class Session:
                 floor = floor_of(round(size), subject.mode)
                 floors.append(floor)
             self.floors[workload, subject.label] = floor.label
-        for subject in others if floors else ():
-            self.floors[workload, subject.label] = floors[0].label
+        first = self.floors.get((workload, mine[0].label))
+        if first is not None:
+            self.floors |= {(workload, subject.label): first for subject in others}
         return floors
 
     def _one(self, task: Task, subject: Subject, number: int) -> None:
-        self._port = (self._port + 1) % PORTS
         self.subjects[task.shape.name, subject.label] = subject
         try:
-            run = measure(task, subject, FIRST_PORT + self._port)
+            run = measure(task, subject, self._free_port())
             run.invalid = faults(run, task.entry.phase, task.shape.dead)
         except BenchError as error:
             run = Measurement(task.shape.name, subject.label, invalid=[str(error)])
@@ -105,6 +106,17 @@ class Session:
         self.runs.append(run)
         self._done += 1
         self.say(f"  {number + 1} {subject.label:<30}{_figures(run, task.entry)}")
+
+    def _free_port(self) -> int:
+        """Below those that the system gives to clients, of whom 15,000 may be about."""
+        for _ in range(PORTS):
+            self._port = (self._port + 1) % PORTS
+            with socket.socket() as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with suppress(OSError):
+                    listener.bind(("127.0.0.1", FIRST_PORT + self._port))
+                    return FIRST_PORT + self._port
+        raise BenchError(f"no port from {FIRST_PORT} to {FIRST_PORT + PORTS - 1} is free")
 
     def _judge_floors(self, workload: str, number: int, labels: Sequence[str]) -> None:
         found = {run.label: run for run in self.runs if run.workload == workload and run.round == number}

@@ -13,7 +13,7 @@ enum { PEEK = 126, SLACK_NS = 5000000, READ = 1 << 18 };
 
 typedef struct {
     int fd;
-    unsigned char state, head[14], head_used, peek[PEEK], peek_used, opcode, compressed, step;
+    unsigned char state, head[14], head_used, peek[PEEK], peek_used, opcode, compressed, packed, step;
     uint64_t left;     /* payload bytes of the frame still to come; valid once its header is complete */
     uint64_t size;     /* bytes of the message so far, headers included */
     uint32_t messages; /* since it was opened */
@@ -36,7 +36,7 @@ static ns_t began, ready_at, connected_at;
 static int measuring;
 static ns_t first_ns, interval_ns, mark_ns, end_ns, cpu_mark;
 static long ticks;
-static uint64_t received, wire, late;
+static uint64_t received, wire, late, packed;
 static histogram_t delays;
 
 /* --- sending ----------------------------------------------------------------------------------------------- */
@@ -122,6 +122,7 @@ static void arrived(client_t *c, ns_t at) {
         delays.total++;
         c->counted++;
         received++;
+        packed += c->packed;
     }
     wire += c->size;
 }
@@ -166,7 +167,10 @@ static void feed(client_t *c, const unsigned char *p, size_t n, ns_t at) {
             }
             c->in_payload = 1;
             int opcode = c->head[0] & 15;
-            if (opcode == 1 || opcode == 2) c->compressed = (c->head[0] & 0x40) != 0;
+            if (opcode == 1 || opcode == 2) {
+                c->compressed = (c->head[0] & 0x40) != 0;
+                c->packed = c->compressed || opcode == 2;
+            }
             if (opcode < 8) c->size += (uint64_t)need + c->left;
         }
         size_t take = c->left < n ? (size_t)c->left : n;
@@ -273,9 +277,10 @@ static uint64_t percentile(double p) {
 static void print_result(void) {
     uint64_t expected = (uint64_t)ticks * (uint64_t)frames * (uint64_t)(count - dead);
     ns_t used = cpu_ns() - cpu_mark, wall = now_ns() - mark_ns;
-    printf("{\"event\":\"result\",\"received\":%llu,\"expected\":%llu,\"late\":%llu,\"bytes\":%llu,\"closed\":%d,"
+    printf("{\"event\":\"result\",\"received\":%llu,\"expected\":%llu,\"late\":%llu,\"packed\":%llu,\"bytes\":%llu,\"closed\":%d,"
            "\"cpu\":%.4f,\"p50\":%llu,\"p90\":%llu,\"p99\":%llu,\"p999\":%llu,\"max\":%llu,\"histogram\":[",
-           (unsigned long long)received, (unsigned long long)expected, (unsigned long long)late, (unsigned long long)wire,
+           (unsigned long long)received, (unsigned long long)expected, (unsigned long long)late, (unsigned long long)packed,
+           (unsigned long long)wire,
            closed, (double)used / (double)wall, (unsigned long long)percentile(0.5), (unsigned long long)percentile(0.9),
            (unsigned long long)percentile(0.99), (unsigned long long)percentile(0.999), (unsigned long long)percentile(1));
     const char *comma = "";

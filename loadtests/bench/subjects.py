@@ -34,6 +34,8 @@ class Subject:
     peer: str = ""
     keeps_context: bool = False
     """It compresses with what it sent before, so its first messages are larger than those that follow."""
+    packs: bool = False
+    """Its batches come compressed, every one."""
     bytes_per_tick: int = 0
     """Of the floor: what it sends to each connection at each tick."""
     stands_for: str = ""
@@ -59,7 +61,7 @@ def ours(mode: str) -> Subject:
 
 def _ours(mode: str, query: str, deflate: bool, settings: str) -> Subject:
     keeps = deflate or "zstd" in query
-    return Subject(f"tokenwire {mode}", "ours", mode, query, deflate, 3, settings, keeps_context=keeps)
+    return Subject(f"tokenwire {mode}", "ours", mode, query, deflate, 3, settings, keeps_context=keeps, packs=keeps)
 
 
 OURS: Final[Mapping[str, Subject]] = {
@@ -101,4 +103,5 @@ def peer_subject(peer: Peer, compressed: bool) -> Subject:
         dialect=peer.dialect,
         peer=peer.name,
         keeps_context=mode != "none" and peer.name in KEEP_CONTEXT,
+        packs=mode != "none",
     )

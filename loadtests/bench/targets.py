@@ -28,11 +28,16 @@ class _Rows:
         self._rows = rows
 
     def find(self, workload: str, label: str) -> Row | None:
-        """A row with valid rounds."""
+        """A row of which at least half the rounds are valid."""
         for row in self._rows:
-            if row.workload == workload and row.label == label and row.valid:
+            if row.workload == workload and row.label == label and row.valid * 2 >= row.rounds > 0:
                 return row
         return None
+
+    def without_figures(self, workload: str) -> list[str]:
+        """Peers that took part and of which not even half the rounds are valid."""
+        rows = [row for row in self._rows if row.workload == workload and row.family == "peer" and not row.easier]
+        return [row.label for row in rows if row.valid * 2 < row.rounds]
 
     def peers(self, workload: str, *, compressing: bool = False) -> list[Row]:
         """Peers at the same task as ours: not the easier one."""
@@ -87,9 +92,12 @@ def _us(row: Row) -> float | None:
 
 
 def _ahead(rows: _Rows, workload: str, ours: str, but: frozenset[str] = frozenset()) -> Target:
-    text = f"less CPU per message than every {'other ' if but else ''}peer"
-    mine = rows.find(workload, ours)
     others = [row for row in rows.peers(workload) if row.label.split()[0] not in but]
+    text = f"less CPU per message than every {'other ' if but else ''}peer here ({len(others)})"
+    mine = rows.find(workload, ours)
+    absent = rows.without_figures(workload)
+    if absent:
+        return Target(workload, text, None, f"no figures of {', '.join(absent)}")
     if mine is None or mine.us is None or not others:
         return Target(workload, text, None, "")
     best = min(others, key=lambda row: row.us.median if row.us else 0)

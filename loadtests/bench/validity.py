@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from loadtests.bench.measure import Measurement
+from loadtests.bench.oracle import Verdict
 from loadtests.bench.plan import Phase
 
 __all__ = ["FLOOR_BYTES_TOLERANCE", "MAX_SINK_CPU", "MIN_REACH", "faults", "floor_faults"]
@@ -22,6 +23,9 @@ def faults(run: Measurement, phase: Phase, dead: int = 0) -> list[str]:
     found: list[str] = []
     if run.closed > dead:
         found.append(f"the server closed {run.closed} connections")
+    readers = run.connections - (run.verdict.clients if run.verdict else 0)
+    if run.asked_deflate and run.deflated < readers:
+        found.append(f"permessage-deflate was accepted for {run.deflated} of {readers} connections")
     if phase != "ticks":
         return found
     reach = run.received / run.expected if run.expected else 0.0
@@ -29,21 +33,26 @@ def faults(run: Measurement, phase: Phase, dead: int = 0) -> list[str]:
         found.append(f"only {reach:.1%} of the messages arrived in time")
     elif run.late > _MAX_LATE * run.received:
         found.append(f"{run.late / run.received:.1%} of the messages came a whole interval late")
+    if run.asked_packed and run.packed < MIN_REACH * run.received:
+        found.append(f"only {run.packed} of {run.received} messages came compressed")
     if run.sink_cpu > MAX_SINK_CPU:
         found.append(f"the sink used {run.sink_cpu:.0%} of its core")
-    verdict = run.verdict
-    if verdict is not None:
-        if verdict.mismatch:
-            found.append(f"the checker found: {verdict.mismatch}")
-        elif verdict.missing:
-            found.append(f"the checker missed {verdict.missing} ticks")
-        elif verdict.behind > _MAX_LATE * max(verdict.messages, 1):
-            found.append(f"the checker got {verdict.behind} messages a whole interval late")
-        elif not verdict.clients or not verdict.messages:
-            found.append("the checker saw nothing")
+    found += _by_the_checker(run.verdict)
     if run.us_per_message <= 0:
         found.append("the server's CPU time was below its idle rate")
     return found
+
+
+def _by_the_checker(verdict: Verdict | None) -> list[str]:
+    if verdict is None:
+        return []
+    if verdict.mismatch:
+        return [f"the checker found: {verdict.mismatch}"]
+    if verdict.missing:
+        return [f"the checker missed {verdict.missing} ticks"]
+    if verdict.behind > _MAX_LATE * max(verdict.messages, 1):
+        return [f"the checker got {verdict.behind} messages a whole interval late"]
+    return [] if verdict.clients and verdict.messages else ["the checker saw nothing"]
 
 
 def floor_faults(floor: Measurement, others: Sequence[Measurement]) -> list[str]:

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
+from loadtests.bench import processes
+from loadtests.bench.__main__ import main
 from loadtests.bench.measure import Measurement
 from loadtests.bench.oracle import Verdict
 from loadtests.bench.page import growth_plots, page
@@ -50,6 +53,8 @@ def test_a_good_run_is_valid() -> None:
         ({"received": 0, "expected": 0}, "only 0.0%"),
         ({"late": 100}, "a whole interval late"),
         ({"closed": 1}, "closed 1 connections"),
+        ({"asked_deflate": True, "deflated": 989}, "accepted for 989 of 990"),
+        ({"asked_packed": True, "packed": 49_000}, "only 49000 of 49990 messages came compressed"),
         ({"us_per_message": -0.1}, "below its idle rate"),
         ({"verdict": Verdict(10, 500, mismatch="number 7 follows 5")}, "number 7 follows 5"),
         ({"verdict": Verdict(10, 500, missing=3)}, "missed 3 ticks"),
@@ -174,3 +179,34 @@ def test_growth_is_plotted_from_our_rows_of_its_workloads() -> None:
     assert ">4.2<" in plots["connections"]
     assert ">9.0<" not in plots["connections"]
     assert standalone(plots["connections"]).startswith('<svg xmlns="http')
+
+
+def test_a_target_against_every_peer_needs_every_peer_that_took_part() -> None:
+    some = rows()
+    assert next(t for t in evaluate(some) if "other peer here (1)" in t.text).is_met is True
+    broken = [dataclasses.replace(row, valid=1) if row.label == "ws" else row for row in some]
+    target = next(t for t in evaluate(broken) if "every other peer" in t.text)
+    assert (target.is_met, target.found) == (None, "no figures of ws")
+
+
+def test_the_reader_is_on_a_core_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr(processes, "_siblings", lambda core: {0, 1})
+    assert processes.cores() == (0, 2)
+    monkeypatch.setattr(processes, "_siblings", lambda core: {0, 1, 2, 3})
+    assert processes.cores() == (0, 1)
+
+
+def test_a_run_that_was_changed_has_a_name_of_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[str] = []
+    monkeypatch.setattr("loadtests.bench.__main__._run", lambda plan, out, sdk: plans.append(plan.name) or 0)
+    out = ["--out", str(tmp_path / "results")]
+    assert [main([*out, *words]) for words in ([], ["--full"], ["--workloads", "W1"], ["--rounds", "2"])] == [0] * 4
+    assert plans == ["daily", "full", "custom", "custom"]
+    sdk_file = tmp_path / "sdk.json"
+    sdk_file.write_text('{"rows": [{"client": "sdk"}]}')
+    for wrong in (["--workloads", ","], ["--rounds", "0"], ["--sdk", str(sdk_file)], ["--out", "/proc/nowhere"]):
+        assert main([*out, *wrong]) == 2
+        assert capsys.readouterr().err.startswith("bench: ")
