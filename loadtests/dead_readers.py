@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import statistics
 import tempfile
@@ -27,6 +28,7 @@ __all__ = ["Figures", "measure"]
 _PATH = "/api/v1/ws/token-data?caps=batch,resume,details"
 _TOKENS = 100
 _WARM_UP = 5  # updates of each client that came while others still connected
+_LEAST_S = 2  # in which more updates than those come
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ async def measure(healthy: int, dead: int, seconds: float) -> Figures:
             await server.end(signal.SIGKILL)
     latencies = sorted(latency for sample in samples for latency in sample[_WARM_UP:])
     counts = [len(sample) for sample in samples]
+    if len(latencies) < 2:
+        raise SystemExit("dead_readers: hardly an update came; take more --seconds")
     cuts = statistics.quantiles(latencies, n=100)
     return Figures(cuts[49], cuts[98], min(counts), max(counts), growth)
 
@@ -125,7 +129,12 @@ def main() -> None:
     parser.add_argument("--healthy", type=int, default=100)
     parser.add_argument("--dead", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10)
-    asyncio.run(_main(parser.parse_args()))
+    options = parser.parse_args()
+    if options.healthy < 1 or options.dead < 0:
+        parser.error("--healthy is at least 1, --dead at least 0")
+    if not (math.isfinite(options.seconds) and options.seconds >= _LEAST_S):
+        parser.error(f"--seconds is at least {_LEAST_S}: the first updates of each client do not count")
+    asyncio.run(_main(options))
 
 
 if __name__ == "__main__":

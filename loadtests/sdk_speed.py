@@ -269,14 +269,23 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _measure(kind: str, port: int, updates: int, cores: list[int]) -> dict[str, float]:
-    done = subprocess.run(
-        _command("--role", kind, "--port", str(port), "--updates", str(updates), "--core", str(cores[0])),
-        capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S, check=False,
-    )  # fmt: skip
+    try:
+        done = _client(kind, port, updates, cores)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(
+            f"sdk_speed: the client {kind!r} took longer than {CLIENT_TIMEOUT_S} s: fewer --updates"
+        ) from None
     if done.returncode:
         raise SystemExit(f"sdk_speed: the client {kind!r} failed: {done.stderr.strip().splitlines()[-1]}")
     result: dict[str, float] = json.loads(done.stdout)
     return result
+
+
+def _client(kind: str, port: int, updates: int, cores: list[int]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command("--role", kind, "--port", str(port), "--updates", str(updates), "--core", str(cores[0])),
+        capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S, check=False,
+    )  # fmt: skip
 
 
 def compare(updates: int, rounds: int, path: Path | None) -> None:
@@ -310,6 +319,12 @@ def compare(updates: int, rounds: int, path: Path | None) -> None:
         path.write_text(json.dumps({"updates": updates, "batch": TOKENS, "rows": rows}, indent=1) + "\n", "utf-8")
 
 
+def _is_writable(path: Path) -> bool:
+    if path.exists():
+        return path.is_file() and os.access(path, os.W_OK)
+    return path.parent.is_dir() and os.access(path.parent, os.W_OK)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.sdk_speed", description=__doc__)
@@ -323,6 +338,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.updates < TOKENS or given.rounds < 1:
         parser.error(f"at least {TOKENS} updates and one round")
+    if not hasattr(os, "sched_setaffinity"):
+        parser.error("it needs Linux: it pins processes to cores")
+    if given.json is not None and not _is_writable(given.json):
+        parser.error(f"--json {given.json}: no file can be written there")  # now, not after a minute
     if given.core is not None:
         os.sched_setaffinity(0, {given.core})
     with contextlib.suppress(KeyboardInterrupt):

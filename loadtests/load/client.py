@@ -64,6 +64,7 @@ class Client:
         self._session = ""
         self._attempt = 0
         self._answers: list[Message] = []
+        self._counted = False  # among those that have subscribed
         self._subscribing = False  # values may come: a subscribe was sent, and no unsubscribe confirmed since
 
     # --- the book of the ledger ------------------------------------------------------------------------------
@@ -81,6 +82,10 @@ class Client:
     def unjudged(self) -> None:
         """A tick was not due yet."""
         self._tally.unjudged()
+
+    def repeated(self, values: int) -> None:
+        """Values of a tick came once more than they should."""
+        self._count("repeated", values, "a tick's values came again, or after it was lost")
 
     # --- the connection --------------------------------------------------------------------------------------
 
@@ -153,9 +158,13 @@ class Client:
         self.settle(now_us())
         self._gone()
 
-    def settle_now(self) -> None:
-        """No further tick is expected."""
+    def stop(self) -> None:
+        """The user is gone for good; nothing is counted any more."""
         self.settle(now_us())
+        self.finished = True
+        if self._counted:
+            self._tally.went()
+        self._gone()
 
     def settle(self, now: int) -> None:
         """No further tick is expected; those due until ``now`` are judged."""
@@ -175,6 +184,9 @@ class Client:
         self._request("subscribe", tokens)
         self._time("subscribe ack", begin_us)
         self._tally.count("subscribed")
+        if not self._counted and not self.finished:
+            self._counted = True
+            self._tally.came()
         self.held = tokens
         self._begin(now_us())
 
@@ -266,7 +278,7 @@ class Client:
         if message.updates:
             if not self._subscribing:
                 self._count("stray", error="a value after the end of the subscription")
-            self._ledger.values(message.planned_us, message.updates, received_us)
+            self._ledger.values(message.planned_us, message.tokens, message.updates, received_us)
         elif message.type == "error":
             if message.data.get("level") == "warning":
                 self._count("warnings")

@@ -6,11 +6,12 @@ from typing import Final
 
 from loadtests.load.tally import Tally
 
-__all__ = ["CANARY_LIMIT_US", "Status", "Verdict", "judge"]
+__all__ = ["CANARY_LIMIT_US", "LEAST_TICKS", "Status", "Verdict", "judge"]
 
 CANARY_LIMIT_US: Final = 10_000
+LEAST_TICKS: Final = 100  # with fewer the 99th percentile is the one that took longest
 _MUST_BE_ZERO: Final = (
-    *("lost", "gap", "duplicate", "stray", "unreadable", "refused", "dropped", "errors", "resume failed"),
+    *("lost", "gap", "duplicate", "repeated", "stray", "unreadable", "refused", "dropped", "errors", "resume failed"),
 )
 
 
@@ -41,9 +42,9 @@ class Verdict:
         return f"{self.status.name}: {figures}" + (f" ({'; '.join(self.reasons)})" if self.reasons else "")
 
 
-def judge(tally: Tally, limit_us: int, *, faults: tuple[str, ...] = ()) -> Verdict:
-    """Judge a run. ``limit_us`` bounds the 99th percentile of the push latency; ``faults`` are what else makes the
-    run worthless (a worker that died, a run that was interrupted)."""
+def judge(tally: Tally, limit_us: int, *, users: int, faults: tuple[str, ...] = ()) -> Verdict:
+    """Judge a run. ``limit_us`` bounds the 99th percentile of the push latency, ``users`` is how many there had to be
+    at the peak; ``faults`` are what else makes the run worthless (a worker that died, a run that was interrupted)."""
     invalid = list(faults)
     if not tally.samples("canary"):
         invalid.append("the canary never ran")
@@ -55,16 +56,21 @@ def judge(tally: Tally, limit_us: int, *, faults: tuple[str, ...] = ()) -> Verdi
         invalid.append("the server's ticks do not fit --update-interval, or its source is no probe")
     if tally.counts["crashed"]:
         invalid.append(f"{tally.counts['crashed']} users crashed")
+    small: list[str] = []  # too small a load to pass; a server that fails under it fails all the more
     failed = [f"{name} {tally.counts[name]}" for name in _MUST_BE_ZERO if tally.counts[name]]
     if not tally.counts["subscribed"]:
         failed.append("nobody could subscribe")
     elif not tally.counts["delivered"]:
         failed.append("no tick was delivered")
+    elif (ticks := tally.samples("push latency")) < LEAST_TICKS:
+        small.append(f"only {ticks} ticks were judged, which takes {LEAST_TICKS}")
     elif (p99_us := tally.percentile_us("push latency", 99)) >= limit_us:
         failed.append(f"p99 {_ms(p99_us)}, must be below {_ms(limit_us)}")
-    if invalid:
-        return Verdict(Status.INVALID, (*invalid, *failed))
-    return Verdict(Status.FAILED if failed else Status.OK, tuple(failed))
+    if tally.counts["users"] < users:
+        small.append(f"only {tally.counts['users']} of {users} users were subscribed at the peak")
+    if invalid or (small and not failed):
+        return Verdict(Status.INVALID, (*invalid, *small, *failed))
+    return Verdict(Status.FAILED if failed else Status.OK, (*failed, *small))
 
 
 def _ms(value_us: int) -> str:

@@ -2,13 +2,12 @@
 
 import functools
 import gc
-import ipaddress
+import math
 import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
 
 import gevent
 from locust import LoadTestShape, argument_parser, events
@@ -18,6 +17,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtests.load.canary import sing
 from loadtests.load.client import Target
 from loadtests.load.gate import judge
+from loadtests.load.host import endpoint
 from loadtests.load.report import progress, summary, write_summary
 from loadtests.load.run_state import Named, RunState
 from loadtests.load.shapes import SHAPES, stage_at
@@ -95,13 +95,16 @@ def _init(environment: Environment, **_: Any) -> None:
 def _target(options: Namespace) -> Target:
     """What the options say. A mistake in them ends the process with one line."""
     host = options.host or "ws://127.0.0.1:8080"
-    parts = urlsplit(host)
-    if parts.scheme != "ws" or not _is_loopback(parts.hostname or ""):
-        _refuse(f"--host {host}: a load test needs the server's clock, so it takes ws://127.0.0.1:PORT only")
+    try:
+        endpoint(host)
+    except ValueError as error:
+        _refuse(str(error))
     if not 1 <= options.tokens <= 100:
         _refuse(f"--tokens {options.tokens}: a connection holds 1 to 100 tokens")
     if not 0.05 <= options.update_interval <= 3600:
         _refuse(f"--update-interval {options.update_interval}: the server takes 0.05 to 3600 seconds")
+    if not (math.isfinite(options.gate_ms) and options.gate_ms > 0):
+        _refuse(f"--gate-ms {options.gate_ms}: a time in milliseconds is needed")
     if not options.worker and (not options.num_users or not options.run_time):
         _refuse("say how many and how long: --users 200 --run-time 60s")
     return Target(
@@ -110,13 +113,6 @@ def _target(options: Namespace) -> Target:
         tokens=tuple(f"PROBE{number}" for number in range(options.tokens)),
         limit_us=round(options.gate_ms * 1000),
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _refuse(line: str) -> NoReturn:
@@ -215,6 +211,7 @@ def _verdict(environment: Environment, **_: Any) -> None:
     if options is None or isinstance(environment.runner, WorkerRunner):
         environment.process_exit_code = 0  # the master judges
         return
+    environment.process_exit_code = 2  # Locust goes on after an exception here, and would end with its own 0 or 1
     state: RunState = environment.tokenwire  # type: ignore[attr-defined]
     if not state.tally.final:
         state.finish()
@@ -223,8 +220,7 @@ def _verdict(environment: Environment, **_: Any) -> None:
     faults += [f"worker {worker} did not report its end" for worker in unfinished]
     if isinstance(environment.runner, MasterRunner) and len(_reports) < (options.expect_workers or 0):
         faults.append(f"{len(_reports)} of {options.expect_workers} workers reported")
-    verdict = judge(tally, state.target.limit_us, faults=tuple(faults))
-    environment.process_exit_code = verdict.status.value
+    verdict = judge(tally, state.target.limit_us, users=options.num_users or 0, faults=tuple(faults))
     settings = {
         "shape": options.shape,
         "users": options.num_users,
@@ -236,8 +232,13 @@ def _verdict(environment: Environment, **_: Any) -> None:
         "gate_ms": options.gate_ms,
     }
     if options.summary:
-        write_summary(Path(options.summary), summary(tally, verdict, settings))
+        try:
+            write_summary(Path(options.summary), summary(tally, verdict, settings))
+        except OSError as error:
+            sys.stderr.write(f"load: --summary {options.summary}: {error.strerror or error}\n")
+            return
     _run["verdict"] = verdict.line(tally)
+    environment.process_exit_code = verdict.status.value
 
 
 @events.quit.add_listener

@@ -19,6 +19,9 @@ class Book(Protocol):
     def unjudged(self) -> None:
         """The user left by itself before the tick was due."""
 
+    def repeated(self, values: int) -> None:
+        """So many values came again, or too late: their tick had come whole, or was given up as lost."""
+
 
 class Ledger:
     """The ticks of one user, while it holds a subscription of ``need`` tokens.
@@ -35,7 +38,7 @@ class Ledger:
         self._need = 0
         self._from_us = 0
         self._expected: int | None = None  # the tick to come next; None until the grid is known
-        self._got = 0
+        self._got: set[bytes] = set()  # of the tick to come next
 
     @property
     def is_open(self) -> bool:
@@ -46,27 +49,33 @@ class Ledger:
         """From now on every tick carries ``need`` tokens."""
         self._need = need
         self._from_us = now_us
-        self._got = 0
+        self._got.clear()
         self._expected = self._grid.after(now_us) if self._grid.is_known else None
 
-    def values(self, planned_us: int, count: int, now_us: int) -> None:
-        """``count`` values of the tick planned at ``planned_us`` arrived."""
+    def values(self, planned_us: int, tokens: frozenset[bytes], count: int, now_us: int) -> None:
+        """``count`` values of the tick planned at ``planned_us`` arrived; more than ``tokens`` if some came twice."""
         number = self._grid.index(planned_us)
-        if not self._need or planned_us <= self._from_us:
+        # The grid's instant decides, not the value's, which is rounded: else a tick could be neither old nor expected.
+        if not self._need or self._grid.planned_us(number) <= self._from_us:
             return
         if self._expected is None:
             self._expected = self._grid.after(self._from_us)
         while self._expected < number:
             self._book.lost(now_us - self._grid.planned_us(self._expected))
             self._expected += 1
-            self._got = 0
+            self._got.clear()
         if number < self._expected:
-            return  # more of a tick that is complete already
-        self._got += count
-        if self._got >= self._need:
+            self._book.repeated(count)
+            return
+        again = count - len(tokens - self._got if self._got else tokens)
+        if again:
+            self._book.repeated(again)
+        if self._got or len(tokens) < self._need:  # a whole tick at once, as most are, needs no set of its own
+            self._got |= tokens
+        if len(self._got or tokens) >= self._need:
             self._book.delivered(now_us - planned_us)
             self._expected += 1
-            self._got = 0
+            self._got.clear()
 
     def end(self, now_us: int) -> None:
         """No more ticks: the user unsubscribes or leaves."""

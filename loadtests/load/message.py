@@ -1,7 +1,7 @@
 """What a server's message tells, pure. Parsing the JSON of 100 prices for every user would cost more than all the rest.
 
 So only the first message of each tick is parsed whole (:func:`read_fully`); those whose ``data`` has the same bytes
-are the same. Others are searched for what a probe's batch is about: its first price, and how many addresses it has.
+are the same. Others are searched for what a probe's batch is about: its first price, and the addresses it has.
 """
 
 import json
@@ -14,16 +14,19 @@ UNNUMBERED: Final = frozenset({"heartbeat", "gap"})
 
 _HEAD: Final = re.compile(rb'\{"type":"(token_update|token_batch)","sequence":(\d+),"timestamp":\d+,"data":')
 _PRICE: Final = re.compile(rb'"price":"([0-9.]+)"')
+_ADDRESS: Final = re.compile(rb'"address":"([^"]*)"')
 _PLACES: Final = 6
 
 
 class Message(NamedTuple):
-    """``planned_us`` is 0 where there is no price, ``updates`` counts values, ``data`` is only there for the rest."""
+    """``planned_us`` is 0 where there is no price, ``updates`` counts values, ``tokens`` are those that they are of,
+    ``data`` is only there for the rest."""
 
     type: str
     sequence: int
     planned_us: int
     updates: int
+    tokens: frozenset[bytes]
     data: dict[str, Any]
 
     @property
@@ -45,7 +48,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._body = b""
-        self._known = Message("", 0, 0, 0, {})
+        self._known = Message("", 0, 0, 0, frozenset(), {})
 
     def read(self, payload: bytes) -> Message:
         """Read a message. Raises ValueError if it is none of a probe's."""
@@ -55,14 +58,15 @@ class Reader:
         known = self._known
         body = payload[head.end() :]
         if body == self._body:
-            return Message(known.type, int(head[2]), known.planned_us, known.updates, {})
+            return Message(known.type, int(head[2]), known.planned_us, known.updates, known.tokens, {})
         price = _PRICE.search(body)
         updates = body.count(b'"address":')
         if price is None or updates >= known.updates or planned_us(price[1]) != known.planned_us:
             message = read_fully(payload)
             self._known, self._body = message, body
             return message
-        return Message(head[1].decode(), int(head[2]), known.planned_us, updates, {})
+        tokens = frozenset(_ADDRESS.findall(body))
+        return Message(head[1].decode(), int(head[2]), known.planned_us, updates, tokens, {})
 
 
 def read_fully(payload: bytes) -> Message:
@@ -75,10 +79,11 @@ def read_fully(payload: bytes) -> Message:
         elif kind == "token_update":
             updates = [data]
         else:
-            return Message(kind, sequence, 0, 0, data)
+            return Message(kind, sequence, 0, 0, frozenset(), data)
         prices = {update["price"] for update in updates}
-    except (KeyError, TypeError) as error:
+        tokens = frozenset(update["address"].encode() for update in updates)
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a message of the protocol: {error!r}") from None
     if len(prices) != 1:
         raise ValueError(f"{len(prices)} different prices in one message of a probe")
-    return Message(kind, sequence, planned_us(prices.pop().encode()), len(updates), {})
+    return Message(kind, sequence, planned_us(prices.pop().encode()), len(updates), tokens, {})

@@ -32,7 +32,8 @@ def write_summary(path: Path, data: dict[str, Any]) -> None:
 def progress(elapsed_s: float, users: int, tally: Tally) -> str:
     """How it goes."""
     counts = tally.counts
-    wrong = [f"{name} {counts[name]}" for name in ("lost", "gap", "duplicate", "refused", "dropped") if counts[name]]
+    watched = ("lost", "gap", "duplicate", "repeated", "refused", "dropped")
+    wrong = [f"{name} {counts[name]}" for name in watched if counts[name]]
     return (
         f"{elapsed_s:5.0f} s  {users:5d} users  {counts['delivered']:8d} ticks  "
         f"push p99 {tally.percentile_us('push latency', 99) / 1000:7.1f} ms  "

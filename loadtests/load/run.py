@@ -3,62 +3,109 @@
 import argparse
 import contextlib
 import importlib.util
+import json
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from loadtests.load.host import endpoint
 from loadtests.load.shapes import SHAPES
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 ROOT: Final = Path(__file__).parents[2]
+LOCUSTFILE: Final = ROOT / "loadtests/locustfile.py"
 DEFAULT_USERS: Final = 1000
 _START_S: Final = 20.0
 _END_S: Final = 15.0
+_CONNECT_S: Final = 2.0
 _SPARE_CONNECTIONS: Final = 100  # who comes back may do so before the server has seen the old socket's end
+_COULD_NOT_RUN: Final = 2
+_INTERRUPTED: Final = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage of ten."""
+        _fail(f"{message} (--help tells all options)")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="make load ARGS=…",
         description="Load a server of its own (fed by the probe) with Locust. Exit code 0: within the gate; 1: not; "
-        "3: the run says nothing about the server; 2: it could not run.",
+        "3: the run says nothing about the server; 2: it could not run; 130: interrupted before there was a verdict.",
     )
     shapes = "; ".join(f"{name}: {shape.meaning}" for name, shape in SHAPES.items())
     parser.add_argument("--shape", choices=list(SHAPES), default="ramp", help=f"{shapes} (ramp)")
-    parser.add_argument("--users", type=int, default=DEFAULT_USERS, metavar="N", help="most users at once (1000)")
-    parser.add_argument("--duration", type=float, default=120.0, metavar="SECONDS", help="length of the run (120)")
-    parser.add_argument("--rate", type=float, default=0.0, metavar="N", help="users that come a second (the shape's)")
-    parser.add_argument("--tokens", type=int, default=100, metavar="N", help="tokens of each user, 1 to 100 (100)")
-    parser.add_argument("--update-interval", type=float, default=5.0, metavar="SECONDS", help="of the server (5)")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="Locust's worker processes (1)")
+    number = parser.add_argument
+    number("--users", type=_whole(1, 100_000), default=DEFAULT_USERS, metavar="N", help="most users at once (1000)")
+    number("--duration", type=_real(1, 2_592_000), default=120.0, metavar="SECONDS", help="length of the run (120)")
+    number("--rate", type=_real(0, 100_000), default=0.0, metavar="N", help="users that come a second (the shape's)")
+    number("--tokens", type=_whole(1, 100), default=100, metavar="N", help="tokens of each user, 1 to 100 (100)")
+    number("--update-interval", type=_real(0.05, 3600), default=5.0, metavar="SECONDS", help="of the server (5)")
+    number("--processes", type=_whole(1, 1000), default=1, metavar="N", help="Locust's worker processes (1)")
     parser.add_argument("--strict", action="store_true", help="negotiate nothing: one message for each token")
-    parser.add_argument("--gate-ms", type=float, default=100.0, metavar="MS", help="p99 must be below (100)")
+    number("--gate-ms", type=_real(0.001, 3_600_000), default=100.0, metavar="MS", help="p99 must be below (100)")
     parser.add_argument("--host", default="", metavar="URL", help="load this server instead (ws://127.0.0.1:PORT)")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="for the reports (build/load/SHAPE)")
     options = parser.parse_args(arguments)
-    if options.users < 1 or options.duration < 1 or options.processes < 1:
-        parser.error("--users, --duration and --processes are at least 1")
-    if not 1 <= options.tokens <= 100:
-        parser.error("--tokens is 1 to 100, as many as a connection may hold")
     if options.processes > options.users:
         parser.error("--processes cannot exceed --users")
+    try:
+        if options.host:
+            endpoint(options.host)
+    except ValueError as error:
+        parser.error(str(error))
     options.results = options.results or ROOT / "build/load" / options.shape
     return options
 
 
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is no whole number from {least} to {most:,}")
+        return value
+
+    return read
+
+
+def _real(least: float, most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most):
+            raise argparse.ArgumentTypeError(f"{text} is no number from {least:g} to {most:,.0f}")
+        return value
+
+    return read
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; the exit code is Locust's, which is the gate's."""
+    """Run; the exit code is that of the gate's verdict, if there is one."""
     options = parse(arguments)
     if importlib.util.find_spec("locust") is None:
         _fail("it needs Locust; install it: pip install 'tokenwire[loadtest]'")
+    if not hasattr(os, "sched_setaffinity"):
+        _fail("it needs Linux: the server gets a core of its own, which cannot be arranged here")
+    if options.host:
+        _try(options.host)
+    summary = _prepare(options)
     signal.signal(signal.SIGTERM, _interrupt)
     server_cores, locust_cores = _cores()
     server: subprocess.Popen[bytes] | None = None
@@ -69,16 +116,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             port = _free_port()
             server = _start_server(options, port, server_cores)
             url = f"ws://127.0.0.1:{port}"
-        options.results.mkdir(parents=True, exist_ok=True)
         locust = _start_locust(options, url, locust_cores)
-        return _wait(locust)
+        return _verdict(locust.wait(), summary)
     except KeyboardInterrupt:
         # Ctrl-C reaches Locust as well; it ends the users, judges and writes its reports.
-        return _wait_a_little(locust) if locust is not None else 130
+        return _wait_a_little(locust, summary) if locust is not None else _INTERRUPTED
     finally:
         for process in (locust, server):
             if process is not None:
                 _end(process)
+
+
+def _try(url: str) -> None:
+    """A connect tells a server that is not there before Locust tells it a thousand times."""
+    host, port = endpoint(url)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET  # as the users do
+    try:
+        with socket.socket(family) as probe:
+            probe.settimeout(_CONNECT_S)
+            probe.connect((host, port))
+    except OSError as error:
+        _fail(
+            f"nobody answers on {url} ({error.strerror or error}): start the server first, as with "
+            f"'tokenwire-server run --source probe --port {port}', or leave --host out and it gets one of its own"
+        )
+
+
+def _prepare(options: argparse.Namespace) -> Path:
+    """Make the folder for the reports; the path of the summary, of which no earlier run's is there any more."""
+    options.results = options.results.absolute()  # Locust runs in another folder
+    summary: Path = options.results / "summary.json"
+    try:
+        options.results.mkdir(parents=True, exist_ok=True)
+        summary.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=options.results):
+            pass
+    except OSError as error:
+        _fail(f"--results {_shown(options.results)}: cannot write there: {error.strerror or error}")
+    return summary
 
 
 def _start_server(options: argparse.Namespace, port: int, cores: set[int]) -> subprocess.Popen[bytes]:
@@ -90,7 +165,7 @@ def _start_server(options: argparse.Namespace, port: int, cores: set[int]) -> su
     environment = {**os.environ, "TOKENWIRE_ENV_FILE": os.devnull}
     # In a session of its own: a Ctrl-C must not end it before the users have gone.
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    os.sched_setaffinity(process.pid, cores)
+    _pin(process, cores)
     until_s = time.monotonic() + _START_S
     try:
         while True:
@@ -123,7 +198,7 @@ def _start_locust(options: argparse.Namespace, url: str, cores: set[int]) -> sub
         "--csv": results / "locust",
         "--loglevel": "WARNING",
     }
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests/locustfile.py"), "--headless"]
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
     command += ["--only-summary", "--csv-full-history", *(["--strict"] if options.strict else [])]
     command += [part for name, value in words.items() if value is not None for part in (name, str(value))]
     if options.processes > 1:
@@ -135,19 +210,39 @@ def _start_locust(options: argparse.Namespace, url: str, cores: set[int]) -> sub
         flush=True,
     )
     process = subprocess.Popen(command, cwd=ROOT)
-    os.sched_setaffinity(process.pid, cores)
+    _pin(process, cores)
     return process
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    return process.wait()
+def _pin(process: subprocess.Popen[bytes], cores: set[int]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended at once; whoever waits for it says so
+        os.sched_setaffinity(process.pid, cores)
 
 
-def _wait_a_little(process: subprocess.Popen[bytes]) -> int:
+def _verdict(code: int, summary: Path) -> int:
+    """The exit code of a run: Locust's, if it is that of a verdict. A Locust that crashed ends with 1, like FAILED."""
+    if code == _judged(summary):
+        return code
+    if code != _COULD_NOT_RUN:  # for which Locust's side gave its reason
+        print(f"load: Locust ended with exit code {code} and without a verdict; see above", file=sys.stderr)
+    return _COULD_NOT_RUN
+
+
+def _judged(summary: Path) -> int | None:
+    """The verdict that was written, if any."""
     try:
-        return process.wait(_END_S)
+        code = json.loads(summary.read_bytes())["exit_code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return code if isinstance(code, int) else None
+
+
+def _wait_a_little(process: subprocess.Popen[bytes], summary: Path) -> int:
+    try:
+        code = process.wait(_END_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        return 130
+        return _INTERRUPTED
+    return _INTERRUPTED if _judged(summary) is None else _verdict(code, summary)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -186,7 +281,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _fail(line: str) -> NoReturn:
     print(f"load: {line}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(_COULD_NOT_RUN)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ COUNTS: Final = {
     "unjudged": "ticks that were not due yet when their user left",
     "gap": "numbers missing on a connection",
     "duplicate": "numbers that came twice",
+    "repeated": "values of a tick that came again under a new number, or after the tick was given up as lost",
     "stray": "values after the end of their subscription was confirmed",
     "unreadable": "messages that are none of a probe's",
     "refused": "connects that failed",
@@ -26,6 +27,7 @@ COUNTS: Final = {
     "reconnect": "connections opened again",
     "resume failed": "sessions that were not given back",
     "subscribed": "subscriptions that were confirmed",
+    "users": "users at the peak that had subscribed",
     "misfit": "planned instants that are off the grid",
     "crashed": "users that ended with an exception of their own",
 }
@@ -39,6 +41,7 @@ class Tally:
         self.times = {name: HdrHistogram(1, _LONGEST_US, _DIGITS) for name in TIMES}
         self.cpu_warned = False
         self.final = False
+        self._present = 0
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""
@@ -51,6 +54,15 @@ class Tally:
     def canary(self, lag_us: int) -> None:
         """The canary overslept by ``lag_us``; the sleeps that it missed meanwhile count too."""
         self.times["canary"].record_corrected_value(min(max(lag_us, 1), _LONGEST_US), CANARY_US)
+
+    def came(self) -> None:
+        """A user has subscribed for the first time."""
+        self._present += 1
+        self.counts["users"] = max(self.counts["users"], self._present)
+
+    def went(self) -> None:
+        """A user that had subscribed is gone for good."""
+        self._present -= 1
 
     # --- as the book of a ledger -----------------------------------------------------------------------------
 
@@ -67,6 +79,10 @@ class Tally:
     def unjudged(self) -> None:
         """A tick was not due yet."""
         self.counts["unjudged"] += 1
+
+    def repeated(self, values: int) -> None:
+        """Values of a tick came once more than they should."""
+        self.counts["repeated"] += values
 
     # --- reading ---------------------------------------------------------------------------------------------
 

@@ -47,10 +47,8 @@ class _TokenUser(User):
     def on_stop(self) -> None:
         """Locust's: the end, also in the middle of the task."""
         client = self.client_of_tokens
-        client.settle_now()
-        client.finished = True
         self.state.clients.discard(client)
-        client.drop()
+        client.stop()
 
     @task
     def live(self) -> None:

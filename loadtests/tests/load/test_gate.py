@@ -5,20 +5,28 @@ import random
 
 import pytest
 
-from loadtests.load.gate import Status, judge
+from loadtests.load.gate import LEAST_TICKS, Status, Verdict
+from loadtests.load.gate import judge as judge_users
 from loadtests.load.report import progress, summary
 from loadtests.load.tally import COUNTS, Tally
 
 LIMIT_US = 100_000
+USERS = 10
 
 
 def good() -> Tally:
     tally = Tally()
-    tally.count("subscribed", 10)
+    tally.count("subscribed", USERS)
+    for _ in range(USERS):
+        tally.came()
     for _ in range(1_000):
         tally.delivered(20_000)
         tally.canary(200)
     return tally
+
+
+def judge(tally: Tally, limit_us: int, *, faults: tuple[str, ...] = ()) -> Verdict:
+    return judge_users(tally, limit_us, users=USERS, faults=faults)
 
 
 def test_a_good_run() -> None:
@@ -28,7 +36,8 @@ def test_a_good_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["lost", "gap", "duplicate", "stray", "unreadable", "refused", "dropped", "errors", "resume failed"]
+    "name",
+    ["lost", "gap", "duplicate", "repeated", "stray", "unreadable", "refused", "dropped", "errors", "resume failed"],
 )
 def test_each_of_these_fails_a_run_alone(name: str) -> None:
     tally = good()
@@ -67,9 +76,48 @@ def test_the_limit_itself_is_too_slow() -> None:
 def test_nothing_received_is_a_failure_not_a_success() -> None:
     tally = Tally()
     tally.canary(100)
-    assert judge(tally, LIMIT_US).reasons == ("nobody could subscribe",)
+    assert judge(tally, LIMIT_US).reasons[0] == "nobody could subscribe"
     tally.count("subscribed")
-    assert judge(tally, LIMIT_US).reasons == ("no tick was delivered",)
+    verdict = judge(tally, LIMIT_US)
+    assert (verdict.status, verdict.reasons[0]) == (Status.FAILED, "no tick was delivered")
+
+
+def test_a_load_smaller_than_was_asked_for_does_not_pass() -> None:
+    verdict = judge_users(good(), LIMIT_US, users=USERS + 1)
+    assert verdict.status is Status.INVALID
+    assert verdict.reasons == ("only 10 of 11 users were subscribed at the peak",)
+
+
+def test_a_server_that_fails_under_a_small_load_has_failed() -> None:
+    tally = good()
+    tally.count("refused")
+    verdict = judge_users(tally, LIMIT_US, users=USERS + 1)
+    assert verdict.status is Status.FAILED
+    assert [reason.split()[0] for reason in verdict.reasons] == ["refused", "only"]
+
+
+@pytest.mark.parametrize("latency_us", [20_000, LIMIT_US])
+def test_a_percentile_takes_enough_ticks(latency_us: int) -> None:
+    tally = Tally()
+    tally.count("subscribed")
+    tally.came()
+    tally.canary(100)
+    for _ in range(LEAST_TICKS - 1):
+        tally.delivered(latency_us)
+    verdict = judge_users(tally, LIMIT_US, users=1)
+    assert (verdict.status, verdict.reasons) == (Status.INVALID, ("only 99 ticks were judged, which takes 100",))
+    tally.delivered(latency_us)
+    assert judge_users(tally, LIMIT_US, users=1).status is (Status.OK if latency_us < LIMIT_US else Status.FAILED)
+
+
+def test_the_peak_counts_who_is_there_at_once() -> None:
+    tally = Tally()
+    for _ in range(3):  # a storm's users go, and others come
+        tally.came()
+        tally.came()
+        tally.went()
+        tally.went()
+    assert tally.counts["users"] == 2
 
 
 def test_a_generator_that_lags_makes_the_run_invalid_whatever_it_measured() -> None:

@@ -49,6 +49,16 @@ def test_the_reader_agrees_with_the_parser() -> None:
     assert [reader.read(payload) for payload in payloads] == [read_fully(payload) for payload in payloads]
 
 
+def test_a_token_that_stands_twice_in_a_message_is_one_token() -> None:
+    reader = Reader()
+    reader.read(batch("12.5", 3))
+    known = batch("12.5", 2)
+    for payload in (batch("13", 3).replace(b'"a2"', b'"a0"'), known, known.replace(b'"a1"', b'"a0"')):
+        message = reader.read(payload)
+        assert message == read_fully(payload)
+    assert (message.updates, message.tokens) == (2, frozenset({b"a0"}))
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -56,6 +66,8 @@ def test_the_reader_agrees_with_the_parser() -> None:
         b"[]",
         b'{"type":"token_batch","sequence":1,"timestamp":1,"data":{"updates":[]}}',
         b'{"type":"token_update","sequence":1,"timestamp":1,"data":{"address":"a"}}',
+        b'{"type":"token_update","sequence":1,"timestamp":1,"data":{"price":"1"}}',
+        b'{"type":"token_update","sequence":1,"timestamp":1,"data":{"price":"1","address":7}}',
         batch("1.5", 2).replace(b'"1.5"', b'"1.6"', 1),
         batch("1.5", 2)[:-1],
     ],

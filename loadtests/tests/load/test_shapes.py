@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.load.host import endpoint
 from loadtests.load.run import parse
 from loadtests.load.shapes import SHAPES, stage_at
 
@@ -45,9 +46,34 @@ def test_the_command_line() -> None:
     assert parse(["--results", "x"]).results == Path("x")
 
 
-@pytest.mark.parametrize("words", [["--users", "0"], ["--shape", "square"], ["--users", "2", "--processes", "3"]])
-def test_mistakes_end_with_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--users 0", "--users -5", "--users 1e3", "--shape square", "--users 2 --processes 3", "--processes 0"),
+        *(f"--duration {value}" for value in ("nan", "inf", "0", "-1", "x")),
+        *(f"--gate-ms {value}" for value in ("nan", "inf", "0", "-1")),
+        *("--rate -1", "--rate nan", "--tokens 0", "--tokens 101", "--update-interval nan", "--update-interval 0"),
+        *("--host ws://127.0.0.1:99999", "--host ws://127.0.0.1:99x", "--host ws://[::1", "--host ws://127.0.0.1:0"),
+        *("--host wss://127.0.0.1:1", "--host ws://192.0.2.1:1", "--host 127.0.0.1:8080"),
+    ],
+)
+def test_mistakes_end_with_one_line_that_names_them(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse(words)
+        parse(words.split())
     assert caught.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("load: ")
+    assert words.split()[-2] in line
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("ws://127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("ws://localhost:1/", ("localhost", 1)),
+        ("ws://[::1]:65535", ("::1", 65_535)),
+        ("ws://127.0.0.1", ("127.0.0.1", 80)),
+    ],
+)
+def test_hosts_on_this_machine(url: str, found: tuple[str, int]) -> None:
+    assert endpoint(url) == found
