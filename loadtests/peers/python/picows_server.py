@@ -1,7 +1,7 @@
 """The task on ``picows``: a listener per connection and ``WSTransport.send``, which frames and writes at once.
 
-Why this API: it is called from the tick without a task per connection. ``send_reuse_external_bytearray`` saves a copy of
-the message, but wants a bytearray of each, which is a copy too: it took as long in W1 and longer in W9. ``asyncio``
+Why this API: it is called from the tick without a task per connection. ``send_reuse_external_bytearray`` saves a copy
+of the message, but wants a bytearray of each, which is a copy too: it took as long in W1 and longer in W9. ``asyncio``
 below it is uvloop with aiofastnet's transports, as installed. It has no permessage-deflate of its own.
 """
 
