@@ -35,7 +35,7 @@ WORKLOADS: Final[Mapping[str, Entry]] = {
               daily_peers=["websockets", "ws", "bun", "aiohttp", "socketio"]),
         Entry("W2-all", ["deflate", "zstd", "batch", "deflate+resume"], 6, compressed=True),
         Entry("W3", ["deflate", "zstd"], 4, compressed=True, daily_peers=["websockets", "ws", "bun"]),
-        Entry("W4", ["deflate", "zstd"], 8, compressed=True),
+        Entry("W4", ["deflate", "zstd", "batch"], 8, compressed=True),
         Entry("W5", ["strict", "strict+deflate"], 0, phase="idle", has_floor=False, checked=False, max_rounds=1,
               daily_peers=["ws", "bun", "socketio"]),
         Entry("W6", ["deflate", "batch"], 30, compressed=True, has_floor=False, has_peers=False, max_rounds=2),

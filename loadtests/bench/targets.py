@@ -91,9 +91,16 @@ def _us(row: Row) -> float | None:
     return row.us.median if row.us else None
 
 
-def _ahead(rows: _Rows, workload: str, ours: str, but: frozenset[str] = frozenset()) -> Target:
+def _ahead(
+    rows: _Rows, workload: str, ours: str, but: frozenset[str] = frozenset(), *, compressing: bool | None = None
+) -> Target:
+    """``compressing``: only peers that do, or that don't, for whoever does has more to do and less to send."""
     others = [row for row in rows.peers(workload) if row.label.split()[0] not in but]
-    text = f"less CPU per message than every {'other ' if but else ''}peer here ({len(others)})"
+    which = "other peer" if but else "peer"
+    if compressing is not None:
+        others = [row for row in others if (row.mode != "none") is compressing]
+        which = "peer that compresses" if compressing else "peer that does not compress"
+    text = f"less CPU per message than every {which} here ({len(others)})"
     mine = rows.find(workload, ours)
     absent = rows.without_figures(workload)
     if absent:
@@ -145,7 +152,8 @@ def _others(rows: _Rows) -> Iterator[Target]:
     yield _ahead(rows, "W9", "tokenwire strict")
     different = rows.find("W3", "tokenwire deflate")
     yield _at_most("W3", "a tick costs less than 60 ms", different.ms_per_tick if different else None, 60, " ms")
-    yield _ahead(rows, "W4", "tokenwire deflate")
+    yield _ahead(rows, "W4", "tokenwire deflate", compressing=True)
+    yield _ahead(rows, "W4", "tokenwire batch", compressing=False)
 
 
 def _many(rows: _Rows) -> Iterator[Target]:
