@@ -23,6 +23,8 @@ _WARM_S: Final = 0.6
 """Until a runtime has compiled what it starts with."""
 _IDLE_S: Final = 1.0
 _SETTLE_S: Final = 0.3
+_SURELY_COMPRESSED_BYTES: Final = 2_048
+"""Thresholds, ours among them, are up to 1 KiB."""
 _IDLE_HOLD_S: Final = 2.0
 _PATH: Final = "/api/v1/ws/token-data"
 _SOCKETIO_PATH: Final = "/socket.io/?EIO=4&transport=websocket"
@@ -133,7 +135,7 @@ class _Run:
         pids = tree(server.pid)
         idle = result.idle = self._idle_rate(pids)
         result.asked_deflate = self.subject.deflate
-        result.asked_packed = self.subject.packs and shape.kind == "batch"
+        result.asked_packed = self.subject.packs and _is_large(self.task.workload)
         result.rss_start = rss_bytes(pids)
         sink = self._start_sink(readers)
         ready = _until(sink, "ready", _CONNECT_S)
@@ -255,6 +257,12 @@ class _Run:
         result.histogram = told["histogram"]
         result.bytes_per_message = told["bytes"] / max(told["received"], 1)
         result.bytes_per_tick = result.bytes_per_message * self.task.shape.frames_per_tick
+
+
+def _is_large(workload: Workload) -> bool:
+    """Whether what a client gets at a tick is more than anybody sends uncompressed."""
+    values = workload.expected(0, workload.held_by(0)).values()
+    return workload.kind == "batch" and sum(map(len, values)) > _SURELY_COMPRESSED_BYTES
 
 
 def warm_up_ticks(shape: Shape, subject: Subject) -> int:

@@ -82,4 +82,4 @@ def document(
         "sdk": sdk,
         "runs": raw,
     }
-    return json.dumps(content, indent=1) + "\n"
+    return json.dumps(content, separators=(",", ":")) + "\n"
