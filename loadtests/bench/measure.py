@@ -15,7 +15,7 @@ from loadtests.bench.subjects import Subject
 from loadtests.bench.tools import BenchError, compiled
 from loadtests.bench.workloads import Shape, Workload, subscribe_text
 
-__all__ = ["Measurement", "Task", "measure", "warm_up_ticks"]
+__all__ = ["Measurement", "Task", "idle_s", "measure", "warm_up_ticks"]
 
 _START_S: Final = 20
 _CONNECT_S: Final = 60
@@ -210,12 +210,12 @@ class _Run:
 
         0 where a tick takes longer than a second, or no CPU time is judged: waiting for that is not worth it.
         """
-        interval_s = self.task.shape.interval_ms / 1000
-        if interval_s > _IDLE_S or self.task.entry.phase != "ticks" or self.subject.family == "floor":
+        length_s = idle_s(self.task.shape, self.subject) - _WARM_S
+        if length_s <= 0 or self.task.entry.phase != "ticks":
             return 0.0
         time.sleep(_WARM_S)
         begin, cpu = time.monotonic_ns(), cpu_ns(pids)
-        time.sleep(interval_s * max(round(_IDLE_S / interval_s), 2))
+        time.sleep(length_s)
         return (cpu_ns(pids) - cpu) / (time.monotonic_ns() - begin)
 
     def _count(self, server: Child, sink: Child, checker: Child | None, idle: float, readers: int) -> None:
@@ -257,6 +257,14 @@ class _Run:
         result.histogram = told["histogram"]
         result.bytes_per_message = told["bytes"] / max(told["received"], 1)
         result.bytes_per_tick = result.bytes_per_message * self.task.shape.frames_per_tick
+
+
+def idle_s(shape: Shape, subject: Subject) -> float:
+    """How long a server is watched without clients; 0: not at all."""
+    interval_s = shape.interval_ms / 1000
+    if interval_s > _IDLE_S or subject.family == "floor":
+        return 0.0
+    return _WARM_S + interval_s * max(round(_IDLE_S / interval_s), 2)
 
 
 def _is_large(workload: Workload) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from loadtests.bench.measure import Measurement, Task, measure, warm_up_ticks
+from loadtests.bench.measure import Measurement, Task, idle_s, measure, warm_up_ticks
 from loadtests.bench.plan import WORKLOADS, Entry, Plan, in_turn
 from loadtests.bench.subjects import Subject, floor_of, ours, peer_subject
 from loadtests.bench.tools import BenchError, compiled
@@ -20,7 +20,7 @@ __all__ = ["Session", "estimate_s"]
 
 FIRST_PORT: Final = 18_300
 PORTS: Final = 200
-_OVERHEAD_S: Final = 2.0
+_OVERHEAD_S: Final = 1.8
 _MANY_S: Final = 5.0
 """More, for 15,000 connections."""
 _IDLE_S: Final = 4.0
@@ -61,7 +61,7 @@ class Session:
         peers = [name for name in self.plan.peers_of(entry, list(BY_NAME)) if name not in self.absent]
         others = [peer_subject(BY_NAME[name], entry.compressed) for name in peers]
         floors: list[Subject] = []
-        for number in range(min(self.plan.rounds, entry.max_rounds)):
+        for number in range(self.plan.rounds_of(entry)):
             labels = [subject.label for subject in mine]
             if number == 0 or (entry.has_floor and not floors):  # the floor needs to know what ours sends
                 for subject in mine:
@@ -155,6 +155,7 @@ def estimate_s(plan: Plan, present: Mapping[str, str]) -> float:
         for subject in subjects:
             ticks = plan.ticks_of(entry) + warm_up_ticks(shape, subject) + 0.5
             each = _OVERHEAD_S + ticks * shape.interval_ms / 1000 if entry.phase == "ticks" else _IDLE_S
+            each += idle_s(shape, subject) if entry.phase == "ticks" else 0
             each += _MANY_S if shape.connections > 10_000 else 0
-            total += each * min(plan.rounds, entry.max_rounds)
+            total += each * plan.rounds_of(entry)
     return total
