@@ -110,7 +110,7 @@ async def running(
     endpoint.before_tick = pipeline.tick_callbacks
     metrics = build_instruments(pipeline, endpoint, settings.otlp_endpoint)
     config = Config(
-        build_http_app(pipeline, metrics.exposition, settings),
+        build_http_app(pipeline, metrics.exposition, settings, pipeline),
         ws=cast(Any, dispatcher(endpoint)),
         lifespan="off",
         log_config=None,

@@ -6,6 +6,8 @@ from typing import Final
 
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.staleness import SourceHealth
+from tokenwire_server.market.bars import BarPlan
+from tokenwire_server.market.klines import Chart
 from tokenwire_server.market.market import Market, TokenState
 from tokenwire_server.market.registry import Resolution
 from tokenwire_server.market.trades import TokenInfo, Trade
@@ -138,6 +140,20 @@ class Pipeline:
     def value(self, address: str) -> TokenState | None:
         """The token at exactly this wire address."""
         return self.market.get(address)
+
+    # --- Charts ----------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> BarPlan:
+        """The intervals of candles."""
+        return self.market.candles.plan
+
+    def chart(self, address: str) -> Chart:
+        """The candles of the token at this wire address, which exists."""
+        token = self.market.get(address)
+        if token is None:
+            raise KeyError(address)
+        return Chart(token.symbol, self.market.candles.get(address), self.market.event_now_ms(token.source))
 
     # --- Status ----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenwire_server.gateway.http import ASGIApp
+from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import SourceState
 
 
@@ -16,6 +17,11 @@ class FakeStatus:
 
     def source_states(self) -> Mapping[str, SourceState]:
         return self.sources
+
+
+def no_charts() -> Pipeline:
+    """A market without a token."""
+    return Pipeline(10, lambda: 0, lambda: 0)
 
 
 @dataclass
@@ -37,10 +43,10 @@ async def ask(app: ASGIApp, path: str, method: str = "GET", headers: Mapping[str
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": path,
-        "raw_path": path.encode("latin-1"),
+        "path": path.partition("?")[0],
+        "raw_path": path.partition("?")[0].encode("latin-1"),
         "root_path": "",
-        "query_string": b"",
+        "query_string": path.partition("?")[2].encode("latin-1"),
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 8080),
         "headers": [

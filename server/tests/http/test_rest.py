@@ -8,13 +8,13 @@ from tokenwire_schemas.errors import CATALOGUE
 from tokenwire_server.gateway.http import HttpApp, build_http_app
 from tokenwire_server.settings import Settings
 
-from .asgi import FakeStatus, ask
+from .asgi import FakeStatus, ask, no_charts
 
 ENDPOINT = "/api/v1/ws/token-data"
 
 
 def build(**settings: object) -> HttpApp:
-    return build_http_app(FakeStatus(), lambda: (b"", "text/plain"), Settings(**settings))  # type: ignore[arg-type]
+    return build_http_app(FakeStatus(), lambda: (b"", "text/plain"), Settings(**settings), no_charts())  # type: ignore[arg-type]
 
 
 async def test_the_error_catalogue() -> None:
@@ -30,6 +30,7 @@ async def test_openapi_describes_every_path_that_is_answered() -> None:
     document = (await ask(app, "/openapi.json")).json
     assert document["openapi"].startswith("3.")
     described = {"/", "/health", "/ready", "/metrics", ENDPOINT, "/api/v1/errors", "/asyncapi.json"}
+    described |= {"/api/v1/klines/{symbol}", "/api/klines/{symbol}"}
     assert document["paths"].keys() == described
     schemas = document["components"]["schemas"]
     for reference in set(_references(document)):

@@ -10,12 +10,15 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.pages import page
 from tokenwire_server.ports import SourceState
 from tokenwire_server.settings import Settings
+
+if TYPE_CHECKING:
+    from tokenwire_server.gateway.charts import Charts
 
 __all__ = ["ASGIApp", "Answer", "HttpApp", "Status", "build_http_app"]
 
@@ -103,6 +106,8 @@ class Answers:
             "version": version("tokenwire"),
             "endpoints": {
                 ENDPOINT: "WebSocket: live token data",
+                "/api/v1/klines/{symbol}": "candles: ?interval=1m&limit=100&from=&to=&fill=none",
+                "/api/klines/{symbol}": "the newest candles in plain numbers, for charts",
                 "/api/v1/errors": "the error catalogue",
                 "/asyncapi.json": "the messages, as AsyncAPI 3",
                 "/openapi.json": "the REST API, as OpenAPI 3",
@@ -122,9 +127,10 @@ class Answers:
 class HttpApp:
     """The ASGI application behind everything that is not the raw endpoint."""
 
-    def __init__(self, answers: Answers, settings: Settings) -> None:
+    def __init__(self, answers: Answers, settings: Settings, charts: "Charts") -> None:
         self._answers = answers
         self._settings = settings
+        self._charts = charts
         self._described: ASGIApp | None = None
         self._lock = asyncio.Lock()
         self._light: dict[str, Callable[[], Answer]] = {
@@ -184,7 +190,7 @@ class HttpApp:
     def _import(self) -> ASGIApp:
         from tokenwire_server.gateway.rest import build_rest  # noqa: PLC0415 - see above
 
-        return build_rest(self._answers, self._settings)
+        return build_rest(self._answers, self._settings, self._charts)
 
 
 async def _send(send: Send, method: str, answer: Answer) -> None:
@@ -214,12 +220,15 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def build_http_app(status: Status, metrics_exposition: Callable[[], tuple[bytes, str]], settings: Settings) -> HttpApp:
+def build_http_app(
+    status: Status, metrics_exposition: Callable[[], tuple[bytes, str]], settings: Settings, charts: "Charts"
+) -> HttpApp:
     """The application to give uvicorn.
 
     Args:
         status: asked at each request to ``/ready``.
         metrics_exposition: body and content type of ``/metrics``.
         settings: the allowed origins and, for the descriptions, whether TLS is on.
+        charts: where the candles are.
     """
-    return HttpApp(Answers(status, metrics_exposition), settings)
+    return HttpApp(Answers(status, metrics_exposition), settings, charts)

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from tokenwire_schemas.errors import CATALOGUE
+from tokenwire_server.gateway.charts import Charts, add_charts
 from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.http import Answer, Answers, ASGIApp, problem
 from tokenwire_server.gateway.pages import page
@@ -84,10 +85,15 @@ def _asyncapi(server_url: str) -> bytes:
     return msgspec.json.encode(asyncapi_document(server_url))
 
 
-def build_rest(answers: Answers, settings: Settings) -> ASGIApp:
+def build_rest(answers: Answers, settings: Settings, charts: Charts) -> ASGIApp:
     """The described application, wrapped in what other origins are allowed."""
     app = FastAPI(title="tokenwire", version="1.0", description=_ABOUT, docs_url=None, redoc_url=None)
     _add_probes(app, answers)
+    problems: dict[int | str, dict[str, Any]] = {
+        404: _problem_schema("No token has this name, or several"),
+        422: _problem_schema("A parameter is wrong; the answer says which values there are"),
+    }
+    add_charts(app, charts, _response, problems)
     _add_descriptions(app, settings)
     _add_problems(app)
     # Problem is referred to by hand, since FastAPI knows no media type for errors but its own.

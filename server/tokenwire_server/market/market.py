@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from tokenwire_schemas.messages import TokenUpdateData, Volume
+from tokenwire_server.market.candles import Candles
 from tokenwire_server.market.decimals import EXACT, ZERO, canonical
 from tokenwire_server.market.registry import DEFAULT_CHAIN, Registry, Resolution
 from tokenwire_server.market.rolling import Rolling
@@ -105,14 +106,14 @@ class TokenState:
         recent.add(trade_id)
         return False
 
-    def fold(self, trade: Trade, now_ms: int) -> bool:
+    def fold(self, trade: Trade, turnover: Decimal, now_ms: int) -> bool:
         """Apply a trade while the clock shows ``now_ms``; True when the value changed."""
         rolling = self._rolling
         before = rolling.totals
         price = self.price
         time_ms = trade.time_ms
         rolling.advance(now_ms)
-        rolling.add(time_ms, _multiply(trade.price, trade.amount))
+        rolling.add(time_ms, turnover)
         if time_ms >= self.source_time_ms:
             self.source_time_ms = time_ms
             self.price = trade.price
@@ -172,6 +173,7 @@ class Market:
         version_floor: int = 0,
         default_chain: str = DEFAULT_CHAIN,
     ) -> None:
+        self.candles = Candles()
         self.trades = 0  # applied
         self.stated = 0  # values taken over
         self.late = 0  # trades applied that are older than the token's newest; values dropped because they are
@@ -239,7 +241,9 @@ class Market:
         if trade.time_ms < token.source_time_ms:
             self.late += 1
         clock = self._clocks.get(source) or self._clock(source)
-        changed = token.fold(trade, clock.now_ms)
+        turnover = _multiply(trade.price, trade.amount)
+        self.candles.fold(source, token.address, trade, turnover)
+        changed = token.fold(trade, turnover, clock.now_ms)
         queued_ms = token._queued_ms
         # A newer trade cannot bring the next expiry forward; only the first and a late one can.
         if queued_ms is None or trade.time_ms < token.source_time_ms:
@@ -270,6 +274,7 @@ class Market:
         if event_now_ms <= clock.now_ms:
             return False
         clock.now_ms = event_now_ms
+        self.candles.advance(source, event_now_ms)
         queue = clock.queue
         any_change = False
         while queue and queue[0][0] <= event_now_ms:

@@ -1,0 +1,114 @@
+"""Pages of bars: which ones a request is answered with, and what stands in for intervals without a trade. Pure."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from tokenwire_server.market.bar import Bar
+from tokenwire_server.market.bars import TokenBars
+from tokenwire_server.market.decimals import ZERO
+from tokenwire_server.market.intervals import Interval
+
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Chart", "Fill", "Kline", "Page", "page_of"]
+
+DEFAULT_LIMIT: Final = 100
+MAX_LIMIT: Final = 1_000
+_END_OF_TIME_MS: Final = 1 << 53
+
+
+class Fill(StrEnum):
+    """What to answer for an interval in which nobody traded."""
+
+    NONE = "none"
+    PREVIOUS = "previous"
+    """A bar without volume at the price before it."""
+
+
+class Chart(NamedTuple):
+    """One token's bars, None before its first trade. ``now_ms``: the event time of its source."""
+
+    symbol: str
+    bars: TokenBars | None
+    now_ms: int
+
+
+class Kline(NamedTuple):
+    """A bar as it is answered. ``is_closed``: its interval is over."""
+
+    bar: Bar
+    is_closed: bool
+
+
+class Page(NamedTuple):
+    """Bars, oldest first. ``more_from_ms``, ``more_before_ms``: where to go on if there are later, or earlier, ones."""
+
+    klines: list[Kline]
+    more_from_ms: int | None = None
+    more_before_ms: int | None = None
+
+
+def page_of(
+    bars: TokenBars,
+    index: int,
+    now_ms: int,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    limit: int = DEFAULT_LIMIT,
+    fill: Fill = Fill.NONE,
+) -> Page:
+    """Bars that begin within ``[from_ms, to_ms]``: the first ``limit`` of them, or without ``from_ms`` the newest.
+
+    ``index`` is the interval's place in the plan, ``now_ms`` the event time, up to which is filled.
+    """
+    interval = bars.interval(index)
+    last_ms = _END_OF_TIME_MS if to_ms is None else to_ms
+    known = [Kline(bar, True) for bar in bars.closed_bars(index, 0, last_ms + 1, _END_OF_TIME_MS)]
+    running = bars.open_bar(index)
+    if running is not None and running.open_ms <= last_ms:
+        known.append(Kline(running, False))
+    if not known:
+        return Page([])
+    if fill is Fill.PREVIOUS:
+        end_ms = max(interval.open_ms(min(now_ms, last_ms)), known[-1].bar.open_ms)
+        found = _filled(known, interval, end_ms, now_ms, from_ms, limit + 1)
+    elif from_ms is None:
+        found = known[-limit - 1 :]
+    else:
+        first = bisect_left(known, from_ms, key=_open_ms)
+        found = known[first : first + limit + 1]
+    if from_ms is None:
+        page = found[-limit:]
+        return Page(page, more_before_ms=_open_ms(page[0]) if len(found) > limit else None)
+    return Page(found[:limit], more_from_ms=_open_ms(found[limit]) if len(found) > limit else None)
+
+
+def _open_ms(kline: Kline) -> int:
+    return kline.bar.open_ms
+
+
+def _filled(
+    known: Sequence[Kline], interval: Interval, end_ms: int, now_ms: int, from_ms: int | None, count: int
+) -> list[Kline]:
+    """Every interval from the first known bar to ``end_ms``, of these the first ``count`` from ``from_ms`` on, or
+    the last ``count``."""
+    begin_ms = _open_ms(known[0])
+    if from_ms is None:
+        begin_ms = max(begin_ms, end_ms - (count - 1) * interval.ms)
+    elif from_ms > begin_ms:
+        begin_ms += -((begin_ms - from_ms) // interval.ms) * interval.ms  # the next beginning at or after it
+    found = []
+    for open_ms in range(begin_ms, min(end_ms, begin_ms + (count - 1) * interval.ms) + 1, interval.ms):
+        before = known[bisect_right(known, open_ms, key=_open_ms) - 1]
+        if _open_ms(before) == open_ms:
+            found.append(before)
+        else:
+            found.append(Kline(_still(before.bar, open_ms), open_ms + interval.ms <= now_ms))
+    return found
+
+
+def _still(before: Bar, open_ms: int) -> Bar:
+    """A bar in which nobody traded after ``before``."""
+    price = before.close
+    return Bar(open_ms, price, price, price, price, ZERO, ZERO, ZERO, ZERO, 0, before.last_ms, before.last_ms)
