@@ -19,11 +19,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from loadtests.machine import apart
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+
+ROOT: Final = Path(__file__).parents[1]
 TOKENS: Final = 100
 FIRST: Final = 1_000_000  # numbers of one width, so that a message is one template
 HEAP: Final = 262_144  # bytes that wait in the feeder's socket at most
@@ -145,12 +151,16 @@ class Meter:
         self.updates = updates
         self.skipped = min(updates // 10, 20_000)
         self.counted = 0
+        self._begun = False
         self._cpu_s = self._wall_s = 0.0
 
-    def begin(self) -> None:
-        """The first update that counts is next."""
-        self._cpu_s, self._wall_s = time.process_time(), time.perf_counter()
-        self.skipped = self.counted
+    def is_full(self) -> bool:
+        """Whether enough were counted; to be asked after each message."""
+        if not self._begun and self.counted >= self.skipped:
+            self._begun = True
+            self._cpu_s, self._wall_s = time.process_time(), time.perf_counter()
+            self.skipped = self.counted
+        return self.counted >= self.updates
 
     def result(self) -> dict[str, float]:
         """Figures of what was counted since."""
@@ -159,44 +169,38 @@ class Meter:
         return {"updates": updates, "us": cpu_s / updates * 1e6, "per_s": updates / cpu_s, "busy": cpu_s / wall_s}
 
 
-async def frames(url: str, meter: Meter) -> dict[str, float]:
-    """``websockets`` alone, no message is looked into: what no client over this package can do without."""
-    from websockets.asyncio.client import connect
+@contextlib.asynccontextmanager
+async def _subscribed(url: str) -> "AsyncIterator[ClientConnection]":
+    from websockets.asyncio.client import connect  # the feeder and the SDK are measured without it
 
-    started = False
     async with connect(url) as socket:
         subscription = {"action": "subscribe", "tokens": addresses(), "requestId": "r"}
         await socket.send(json.dumps({"type": "subscription", "data": subscription}))
+        yield socket
+
+
+async def frames(url: str, meter: Meter) -> dict[str, float]:
+    """``websockets`` alone, no message is looked into: what no client over this package can do without."""
+    async with _subscribed(url) as socket:
         for _ in range(2):
             await socket.recv()
         async for _ in socket:
             meter.counted += TOKENS
-            if not started and meter.counted >= meter.skipped:
-                started = True
-                meter.begin()
-            if meter.counted >= meter.updates:
+            if meter.is_full():
                 return meter.result()
     raise AssertionError("the feeder ended early")
 
 
 async def bare(url: str, meter: Meter) -> dict[str, float]:
     """``websockets`` and ``json``, nothing checked."""
-    from websockets.asyncio.client import connect
-
-    started = False
-    async with connect(url) as socket:
-        subscription = {"action": "subscribe", "tokens": addresses(), "requestId": "r"}
-        await socket.send(json.dumps({"type": "subscription", "data": subscription}))
+    async with _subscribed(url) as socket:
         async for text in socket:
             message = json.loads(text)
             if message["type"] == "token_batch":
                 for update in message["data"]["updates"]:
                     if update["price"]:
                         meter.counted += 1
-                if not started and meter.counted >= meter.skipped:
-                    started = True
-                    meter.begin()
-                if meter.counted >= meter.updates:
+                if meter.is_full():
                     return meter.result()
     raise AssertionError("the feeder ended early")
 
@@ -205,17 +209,13 @@ async def events(url: str, meter: Meter) -> dict[str, float]:
     """The SDK, ``async for event in client``."""
     from tokenwire import Gap, Snapshot, TokenClient, Update
 
-    started = False
     async with TokenClient(url, capabilities=CAPABILITIES) as client:
         await client.subscribe(addresses())
         async for event in client:
             if isinstance(event, Update | Snapshot):
                 if event.quote.price:
                     meter.counted += 1
-                if not started and meter.counted >= meter.skipped:
-                    started = True
-                    meter.begin()
-                if meter.counted >= meter.updates:
+                if meter.is_full():
                     result = meter.result()
                     _check(client.metrics, meter)
                     return result
@@ -265,12 +265,12 @@ def read(kind: str, port: int, updates: int, profile: str | None) -> None:
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, __file__, *arguments]
+    return [sys.executable, "-m", "loadtests.sdk_speed", *arguments]
 
 
-def _measure(kind: str, port: int, updates: int, cores: list[int]) -> dict[str, float]:
+def _measure(kind: str, port: int, updates: int, core: int) -> dict[str, float]:
     try:
-        done = _client(kind, port, updates, cores)
+        done = _client(kind, port, updates, core)
     except subprocess.TimeoutExpired:
         raise SystemExit(
             f"sdk_speed: the client {kind!r} took longer than {CLIENT_TIMEOUT_S} s: fewer --updates"
@@ -281,19 +281,19 @@ def _measure(kind: str, port: int, updates: int, cores: list[int]) -> dict[str, 
     return result
 
 
-def _client(kind: str, port: int, updates: int, cores: list[int]) -> subprocess.CompletedProcess[str]:
+def _client(kind: str, port: int, updates: int, core: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        _command("--role", kind, "--port", str(port), "--updates", str(updates), "--core", str(cores[0])),
-        capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S, check=False,
+        _command("--role", kind, "--port", str(port), "--updates", str(updates), "--core", str(core)),
+        capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S, check=False, cwd=ROOT,
     )  # fmt: skip
 
 
 def compare(updates: int, rounds: int, path: Path | None) -> None:
     """All kinds of client in turn, forth and back, and their medians."""
-    cores = sorted(os.sched_getaffinity(0))
+    core, others = apart()
     feeder = subprocess.Popen(
-        _command("--role", "feeder", "--updates", str(updates), "--core", str(cores[-1])),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        _command("--role", "feeder", "--updates", str(updates), "--core", str(others[-1] if others else core)),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )  # fmt: skip
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in CLIENTS}
     try:
@@ -301,7 +301,7 @@ def compare(updates: int, rounds: int, path: Path | None) -> None:
         port = int(feeder.stdout.readline())
         for number in range(rounds):
             for kind in CLIENTS if number % 2 == 0 else reversed(CLIENTS):
-                found[kind].append(_measure(kind, port, updates, cores))
+                found[kind].append(_measure(kind, port, updates, core))
                 print(f"round {number + 1}, {kind}: {found[kind][-1]['per_s']:,.0f} updates/s", file=sys.stderr)
     finally:
         feeder.kill()

@@ -29,7 +29,6 @@ from loadtests.bench.tools import BUILD, BenchError
 from loadtests.bench.workloads import SHAPES
 from loadtests.peers.manifest import BY_NAME
 
-FILES_NEEDED = 16_000
 _SDK_KEYS: Final = {"client", "per_s", "us", "ratio"}
 
 

@@ -90,7 +90,6 @@ class Plan:
 
 
 SIX: Final = ("websockets", "ws", "bun", "picows", "aiohttp", "socketio")
-GROWTH: Final = tuple(name for name in WORKLOADS if name[0] in "CTO")
 
 PLANS: Final[Mapping[str, Plan]] = {
     "quick": Plan(

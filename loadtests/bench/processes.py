@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.bench.tools import BenchError
+from loadtests.machine import apart
 
 __all__ = ["Child", "cores", "cpu_ns", "rss_bytes", "tree"]
 
@@ -107,27 +108,15 @@ class Child:
 
 
 def cores() -> tuple[int, int]:
-    """One core for servers and one for those who read, not two threads of one core where that can be had.
+    """One core for servers and one for those who read.
 
     Raises:
         BenchError: only one may be used.
     """
-    allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) < 2:
+    server, readers = apart()
+    if not readers:
         raise BenchError("the benchmark needs two cores: one for the server, one for those who read")
-    siblings = _siblings(allowed[0])
-    return allowed[0], next((core for core in allowed[1:] if core not in siblings), allowed[1])
-
-
-def _siblings(core: int) -> set[int]:
-    """Every thread of the core that this one belongs to."""
-    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
-    found: set[int] = set()
-    with contextlib.suppress(OSError, ValueError):
-        for part in path.read_text(encoding="ascii").strip().split(","):
-            first, _, last = part.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
-    return found
+    return server, readers[0]
 
 
 def tree(pid: int) -> list[int]:

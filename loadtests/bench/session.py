@@ -39,7 +39,6 @@ class Session:
     absent: dict[str, str] = field(default_factory=dict)
     """Peers that can't run here, and why."""
     _port: int = 0
-    _done: int = 0
 
     def run(self) -> None:
         """All of it; what was measured stays in ``runs`` even when it is interrupted."""
@@ -104,7 +103,6 @@ class Session:
             run = Measurement(task.shape.name, subject.label, invalid=[str(error)])
         run.round = number
         self.runs.append(run)
-        self._done += 1
         self.say(f"  {number + 1} {subject.label:<30}{_figures(run, task.entry)}")
 
     def _free_port(self) -> int:

@@ -2,10 +2,11 @@
 
 import asyncio
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Final
+
+from loadtests.machine import free_port
 
 __all__ = ["ServedProcess"]
 
@@ -18,7 +19,7 @@ class ServedProcess:
     def __init__(
         self, truth: Path, *, seed: int = 1, tokens: int = 20, pace: int = 1, max_connections: int = 1_000
     ) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._seed = seed
         self._options = {
             "port": self.port,
@@ -67,10 +68,3 @@ class ServedProcess:
             return 0
         pages = Path(f"/proc/{self._process.pid}/statm").read_text("ascii").split()[1]
         return int(pages) * 4096
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

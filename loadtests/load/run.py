@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 
 from loadtests.load.host import endpoint
 from loadtests.load.shapes import SHAPES
+from loadtests.machine import apart, free_port
 
 __all__ = ["main", "parse"]
 
@@ -113,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         url = options.host
         if not url:
-            port = _free_port()
+            port = free_port()
             server = _start_server(options, port, server_cores)
             url = f"ws://127.0.0.1:{port}"
         locust = _start_locust(options, url, locust_cores)
@@ -202,7 +203,7 @@ def _start_locust(options: argparse.Namespace, url: str, cores: set[int]) -> sub
     command += ["--only-summary", "--csv-full-history", *(["--strict"] if options.strict else [])]
     command += [part for name, value in words.items() if value is not None for part in (name, str(value))]
     if options.processes > 1:
-        port = str(_free_port())
+        port = str(free_port())
         command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
     print(
         f"{options.shape}: {options.users} users of {options.tokens} tokens for {options.duration:.0f} s on {url}, "
@@ -258,17 +259,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _cores() -> tuple[set[int], set[int]]:
     """The server's core, and the others for Locust; on a machine of one core they share it."""
-    first, *others = sorted(os.sched_getaffinity(0))
+    first, others = apart()
     if not others:
         print("load: a single core for server and Locust: the run will hardly be valid", file=sys.stderr)
     return {first}, set(others) or {first}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _shown(path: Path) -> str:

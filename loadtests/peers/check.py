@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -25,7 +24,8 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame
 from websockets.typing import ExtensionParameter
 
-from loadtests.peers.manifest import BY_NAME, PEERS, Compress, Peer
+from loadtests.machine import free_port
+from loadtests.peers.manifest import NAMES_HELP, PEERS, Compress, Peer, peer_named
 
 INTERVAL_MS = 200
 TICKS = 4
@@ -122,10 +122,8 @@ async def line(stream: asyncio.StreamReader, what: str) -> str:
 @contextlib.asynccontextmanager
 async def served(peer: Peer, compress: Compress, kind: str) -> AsyncIterator[tuple[int, int]]:
     """The started peer: its port and the instant of tick 0. At the end it must stop by SIGTERM in time."""
-    with socket.socket() as chosen, tempfile.TemporaryDirectory() as folder:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
-        chosen.close()
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
         path = Path(folder) / "workload.json"
         path.write_text(json.dumps(workload(kind)))
         process = await asyncio.create_subprocess_exec(
@@ -258,13 +256,10 @@ def cases(peer: Peer) -> list[tuple[Compress, str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check that the peers do the benchmark's task (about 2 s a line).")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all when none is named; {', '.join(BY_NAME)}")
+    parser.add_argument("peers", nargs="*", metavar="NAME", type=peer_named, help=NAMES_HELP)
     options = parser.parse_args()
-    unknown = [name for name in options.names if name not in BY_NAME]
-    if unknown:
-        parser.error(f"no peer is called {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
     failed = 0
-    for peer in [BY_NAME[name] for name in options.names] or PEERS:
+    for peer in options.peers or PEERS:
         if not peer.available():
             print(f"{peer.name}: not checked, {peer.why_not()}", flush=True)
             continue

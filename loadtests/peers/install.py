@@ -8,7 +8,7 @@ import argparse
 import subprocess
 import sys
 
-from loadtests.peers.manifest import BY_NAME, PEERS, Peer
+from loadtests.peers.manifest import NAMES_HELP, PEERS, Peer, peer_named
 
 LIMIT_S = 540
 """No install step takes longer than this."""
@@ -40,15 +40,12 @@ def install(peer: Peer) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Install peers of the benchmark, each under its own folder.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all when none is named; {', '.join(BY_NAME)}")
+    parser.add_argument("peers", nargs="*", metavar="NAME", type=peer_named, help=NAMES_HELP)
     parser.add_argument("--again", action="store_true", help="also those that are installed, to bring them up to date")
     options = parser.parse_args()
-    unknown = [name for name in options.names if name not in BY_NAME]
-    if unknown:
-        parser.error(f"no peer is called {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
     failed = False
     done: dict[tuple[tuple[str, ...], ...], str] = {}
-    for peer in [BY_NAME[name] for name in options.names] or PEERS:
+    for peer in options.peers or PEERS:
         if peer.available() and not options.again:
             print(f"{peer.name}: installed", flush=True)
             continue

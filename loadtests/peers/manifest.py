@@ -7,9 +7,10 @@ it sends. Nothing is guessed: a peer that can't run is listed with the reason.
 import re
 import shutil
 import subprocess
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 HERE = Path(__file__).parent
 
@@ -279,3 +280,16 @@ PEERS = [
 """Every peer, in the order of their rows."""
 
 BY_NAME = {peer.name: peer for peer in PEERS}
+
+NAMES_HELP: Final = f"all when none is named; {', '.join(BY_NAME)}"
+
+
+def peer_named(name: str) -> Peer:
+    """A peer, for a command line.
+
+    Raises:
+        ArgumentTypeError: there is none of this name.
+    """
+    if name not in BY_NAME:
+        raise ArgumentTypeError(f"no peer is called {name}; there are {', '.join(BY_NAME)}")
+    return BY_NAME[name]

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.staleness import SourceHealth
@@ -14,7 +14,7 @@ from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
 from tokenwire_server.ports import Source, SourceState
 from tokenwire_server.telemetry.logs import get_log
-from tokenwire_server.validation.trades import validate_trade, validate_value
+from tokenwire_server.validation.trades import Rejection, validate_trade, validate_value
 
 __all__ = ["Pipeline"]
 
@@ -24,6 +24,8 @@ _SECRET_BYTES: Final = 24
 _STREAM_BYTES: Final = 9
 _GAPS_LOGGED: Final = 10
 _GAPS_PER_LINE: Final = 100
+
+T = TypeVar("T")
 
 
 class Pipeline:
@@ -69,32 +71,31 @@ class Pipeline:
 
     def trades(self, source: str, trades: Sequence[Trade]) -> None:
         """Validate trades and fold them into the market."""
-        market = self.market
-        present_ms = market.event_now_ms(source) or self._wall_ms()
-        accepted = 0
-        for trade in trades:
-            rejection = validate_trade(trade, present_ms)
-            if rejection is None:
-                market.apply(source, trade)
-                accepted += 1
-            else:
-                self.rejected(source, rejection.reason, rejection.detail)
-        self.accepted[source] = self.accepted.get(source, 0) + accepted
+        self._take(source, trades, validate_trade, self.market.apply, self.accepted)
 
     def values(self, source: str, values: Sequence[TokenValue]) -> None:
         """Validate stated values and hand them to the market; the source is alive."""
         self._alive(source)
-        market = self.market
-        present_ms = market.event_now_ms(source) or self._wall_ms()
-        stated = 0
-        for value in values:
-            rejection = validate_value(value, present_ms)
+        self._take(source, values, validate_value, self.market.state, self.stated)
+
+    def _take(
+        self,
+        source: str,
+        items: Sequence[T],
+        validate: Callable[[T, int], Rejection | None],
+        apply: Callable[[str, T], None],
+        counts: dict[str, int],
+    ) -> None:
+        present_ms = self.market.event_now_ms(source) or self._wall_ms()
+        accepted = 0
+        for item in items:
+            rejection = validate(item, present_ms)
             if rejection is None:
-                market.state(source, value)
-                stated += 1
+                apply(source, item)
+                accepted += 1
             else:
                 self.rejected(source, rejection.reason, rejection.detail)
-        self.stated[source] = self.stated.get(source, 0) + stated
+        counts[source] = counts.get(source, 0) + accepted
 
     def before_tick(self, callback: Callable[[float], None]) -> None:
         """Have ``callback`` called before each tick."""

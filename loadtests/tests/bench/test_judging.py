@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.bench import processes
+from loadtests import machine
 from loadtests.bench.__main__ import main
 from loadtests.bench.measure import Measurement
 from loadtests.bench.oracle import Verdict
 from loadtests.bench.page import growth_plots, page
 from loadtests.bench.plots import standalone
+from loadtests.bench.processes import cores
 from loadtests.bench.report import document, table, target_lines
 from loadtests.bench.stats import Row, Spread, rows_of
 from loadtests.bench.subjects import OURS, Subject, floor_of
 from loadtests.bench.targets import evaluate
+from loadtests.bench.tools import BenchError
 from loadtests.bench.validity import faults, floor_faults
 
 GOOD = Measurement(
@@ -191,10 +193,13 @@ def test_a_target_against_every_peer_needs_every_peer_that_took_part() -> None:
 
 def test_the_reader_is_on_a_core_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    monkeypatch.setattr(processes, "_siblings", lambda core: {0, 1})
-    assert processes.cores() == (0, 2)
-    monkeypatch.setattr(processes, "_siblings", lambda core: {0, 1, 2, 3})
-    assert processes.cores() == (0, 1)
+    monkeypatch.setattr(machine, "_siblings", lambda core: {0, 1})
+    assert cores() == (0, 2)
+    monkeypatch.setattr(machine, "_siblings", lambda core: {0, 1, 2, 3})
+    assert cores() == (0, 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3})
+    with pytest.raises(BenchError, match="two cores"):
+        cores()
 
 
 def test_a_run_that_was_changed_has_a_name_of_its_own(

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from loadtests.bench.plan import WORKLOADS
 from loadtests.bench.subjects import OURS, Subject, floor_of
 from loadtests.bench.validity import faults
 from loadtests.bench.workloads import SHAPES, make
+from loadtests.machine import free_port
 
 pytestmark = [
     pytest.mark.skipif(
@@ -20,12 +20,6 @@ pytestmark = [
     ),
     pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: server and sink need one each"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ CADENCE_MS: Final = 3_600_000  # it speaks at every tick, and ticks are at most 
 class Probe:
     """The source. ``tokens`` is how many there are, ``wall_ms`` gives the event time of the values (Unix ms)."""
 
+    cadence_ms = CADENCE_MS
+
     def __init__(
         self,
         tokens: int = DEFAULT_PROBES,
@@ -38,18 +40,8 @@ class Probe:
     ) -> None:
         self._addresses = [probe_address(number) for number in range(tokens)]
         self._wall_ms = wall_ms
-        self._name = name
+        self.name = name
         self._latest_ms = 0
-
-    @property
-    def name(self) -> str:
-        """Unique name."""
-        return self._name
-
-    @property
-    def cadence_ms(self) -> int:
-        """The longest update interval."""
-        return CADENCE_MS
 
     async def run(self, sink: Sink) -> None:
         """Speak before every tick until cancelled."""
@@ -59,11 +51,11 @@ class Probe:
             price = planned_price(planned_s)
             time_ms = self._latest_ms
             values = [TokenValue(address, price, ZERO, ZERO, ZERO, ZERO, time_ms) for address in self._addresses]
-            sink.values(self._name, values)
+            sink.values(self.name, values)
 
         infos = [TokenInfo(address, f"PROBE{number}") for number, address in enumerate(self._addresses)]
-        sink.tokens(self._name, infos)
-        sink.state(self._name, SourceState.LIVE)
+        sink.tokens(self.name, infos)
+        sink.state(self.name, SourceState.LIVE)
         sink.before_tick(speak)
         await asyncio.Event().wait()
 
