@@ -6,8 +6,8 @@ from typing import Final, TypeVar
 
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.staleness import SourceHealth
+from tokenwire_server.market.bar_pages import TokenView
 from tokenwire_server.market.bars import BarPlan
-from tokenwire_server.market.klines import Chart
 from tokenwire_server.market.market import Market, TokenState
 from tokenwire_server.market.registry import Resolution
 from tokenwire_server.market.trades import TokenInfo, Trade
@@ -142,19 +142,19 @@ class Pipeline:
         """The token at exactly this wire address."""
         return self.market.get(address)
 
-    # --- Charts ----------------------------------------------------------------------------------------------
+    # --- Bars ------------------------------------------------------------------------------------------------
 
     @property
-    def plan(self) -> BarPlan:
-        """The intervals of candles."""
-        return self.market.candles.plan
+    def bar_plan(self) -> BarPlan:
+        """The intervals that there are."""
+        return self.market.bars.plan
 
-    def chart(self, address: str) -> Chart:
-        """The candles of the token at this wire address, which exists."""
+    def view(self, address: str) -> TokenView:
+        """The bars of the token at this wire address, which exists."""
         token = self.market.get(address)
         if token is None:
             raise KeyError(address)
-        return Chart(token.symbol, self.market.candles.get(address), self.market.event_now_ms(token.source))
+        return TokenView(token.symbol, self.market.bars.get(address), self.market.event_now_ms(token.source))
 
     # --- Status ----------------------------------------------------------------------------------------------
 

@@ -303,3 +303,21 @@ def test_a_tick_that_breaks_off_is_made_up_for_by_the_next(bench: Bench) -> None
     assert [[m["data"]["price"] for m in client.read()][-1] for client in clients] == ["2", "2", "2"]
     bench.tick()
     assert [client.read() for client in clients] == [[], [], []]
+
+
+def test_who_was_not_reached_when_a_tick_broke_off_and_then_lags_still_gets_the_value(bench: Bench) -> None:
+    clients = [bench.client(), bench.client()]
+    for client in clients:
+        client.subscribe("token0")
+        client.read()
+    bench.change("token0")
+    sending = bench.hub.tick(bench.now, WALL)
+    write, data = next(sending)
+    write(data)
+    sending.close()
+    reached, missed = clients if clients[0].socket.buffer else reversed(clients)
+    (expected,) = reached.read()
+    bench.hub.pause(missed.link, bench.now)
+    bench.tick()
+    (update,) = missed.read()
+    assert update["data"] == expected["data"]

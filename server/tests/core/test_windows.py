@@ -317,14 +317,19 @@ def test_everybody_decodes_everything_whatever_happens(seed: int, most: int) -> 
         Company(seed, Windows(3) if most == 1 else None).live_through(60)
 
 
-def test_a_cohort_of_the_hub_shares_one_window_and_a_long_answer_leaves_it(bench: Bench) -> None:
+def crowd(bench: Bench, count: int) -> list[Client]:
+    """Clients with one set of 40 tokens that take compressed batches."""
     for name in NAMES:
         bench.add(name)
-    offer = Offer(frozenset({"batch"}))
-    first, second = (Client(bench, True, offer) for _ in range(2))
-    for client in (first, second):
+    clients = [Client(bench, True, Offer(frozenset({"batch"}))) for _ in range(count)]
+    for client in clients:
         client.subscribe(*NAMES[:40])
         client.read()
+    return clients
+
+
+def test_a_cohort_of_the_hub_shares_one_window_and_a_long_answer_leaves_it(bench: Bench) -> None:
+    first, second = crowd(bench, 2)
 
     def round_of(changed: range) -> tuple[bytes, bytes]:
         for index in changed:
@@ -373,12 +378,7 @@ def test_a_window_is_not_entered_by_what_is_sent_as_it_is(bench: Bench) -> None:
 
 
 def test_a_tick_that_breaks_off_leaves_everybody_able_to_decode(bench: Bench) -> None:
-    for name in NAMES:
-        bench.add(name)
-    clients = [Client(bench, True, Offer(frozenset({"batch"}))) for _ in range(3)]
-    for client in clients:
-        client.subscribe(*NAMES[:40])
-        client.read()
+    clients = crowd(bench, 3)
     for reached, changed in ((3, range(30)), (3, range(30)), (1, range(30, 40)), (3, range(30)), (3, range(40))):
         for index in changed:
             bench.change(NAMES[index])
@@ -392,12 +392,7 @@ def test_a_tick_that_breaks_off_leaves_everybody_able_to_decode(bench: Bench) ->
 
 
 def test_nothing_is_compressed_for_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in NAMES:
-        bench.add(name)
-    clients = [Client(bench, True, Offer(frozenset({"batch"}))) for _ in range(3)]
-    for client in clients:
-        client.subscribe(*NAMES[:40])
-        client.read()
+    clients = crowd(bench, 3)
     calls: list[bytes] = []
     monkeypatch.setattr(Deflater, "compress", lambda self, text: calls.append(text))
     for _ in range(2):
@@ -415,22 +410,3 @@ def test_only_small_bodies_are_remembered(encoder: Encoder) -> None:
     assert encoder.alone(small) is encoder.alone(small)
     assert encoder.alone(large) is not encoder.alone(large)
     assert encoder.alone(large).data == encoder.alone(large).data
-
-
-def test_who_was_not_reached_when_a_tick_broke_off_and_then_lags_still_gets_the_value(bench: Bench) -> None:
-    bench.add("DOGE")
-    clients = [Client(bench), Client(bench)]
-    for client in clients:
-        client.subscribe("DOGE")
-        client.read()
-    bench.change("DOGE")
-    sending = bench.hub.tick(bench.now, WALL)
-    write, data = next(sending)
-    write(data)
-    sending.close()
-    reached, missed = clients if clients[0].socket.buffer else reversed(clients)
-    (expected,) = reached.read()
-    bench.hub.pause(missed.link, bench.now)
-    bench.tick()
-    (update,) = missed.read()
-    assert update["data"] == expected["data"]

@@ -19,7 +19,7 @@ class FakeStatus:
         return self.sources
 
 
-def no_charts() -> Pipeline:
+def no_bars() -> Pipeline:
     """A market without a token."""
     return Pipeline(10, lambda: 0, lambda: 0)
 

@@ -15,7 +15,7 @@ from tokenwire_server.gateway.http import HttpApp, build_http_app
 from tokenwire_server.ports import SourceState
 from tokenwire_server.settings import Settings
 
-from .asgi import FakeStatus, Reply, ask, no_charts
+from .asgi import FakeStatus, Reply, ask, no_bars
 
 ENDPOINT = "/api/v1/ws/token-data"
 LIGHT = ("/health", "/ready", "/metrics", "/")
@@ -28,7 +28,7 @@ def status() -> FakeStatus:
 
 @pytest.fixture
 def app(status: FakeStatus) -> HttpApp:
-    return build_http_app(status, lambda: (b"x 1\n", "text/plain; version=0.0.4"), Settings(), no_charts())
+    return build_http_app(status, lambda: (b"x 1\n", "text/plain; version=0.0.4"), Settings(), no_bars())
 
 
 async def test_health_is_exactly_ok(app: HttpApp) -> None:
@@ -130,11 +130,11 @@ async def test_a_page_loads_nothing_from_elsewhere_and_its_policy_allows_its_own
 def test_probes_do_not_import_the_described_api() -> None:
     probe = f"""
 import asyncio, sys
-from asgi import FakeStatus, ask, no_charts
+from asgi import FakeStatus, ask, no_bars
 from tokenwire_server.gateway.http import build_http_app
 from tokenwire_server.settings import Settings
 async def main():
-    app = build_http_app(FakeStatus(), lambda: (b"", "text/plain"), Settings(), no_charts())
+    app = build_http_app(FakeStatus(), lambda: (b"", "text/plain"), Settings(), no_bars())
     for path in {(*LIGHT, ENDPOINT, "/wp-login.php")!r}:
         await ask(app, path)
     assert "fastapi" not in sys.modules and "starlette" not in sys.modules

@@ -8,13 +8,13 @@ from tokenwire_schemas.errors import CATALOGUE
 from tokenwire_server.gateway.http import HttpApp, build_http_app
 from tokenwire_server.settings import Settings
 
-from .asgi import FakeStatus, ask, no_charts
+from .asgi import FakeStatus, ask, no_bars
 
 ENDPOINT = "/api/v1/ws/token-data"
 
 
 def build(**settings: object) -> HttpApp:
-    return build_http_app(FakeStatus(), lambda: (b"", "text/plain"), Settings(**settings), no_charts())  # type: ignore[arg-type]
+    return build_http_app(FakeStatus(), lambda: (b"", "text/plain"), Settings(**settings), no_bars())  # type: ignore[arg-type]
 
 
 async def test_the_error_catalogue() -> None:

@@ -18,7 +18,7 @@ from tokenwire_server.ports import SourceState
 from tokenwire_server.settings import Settings
 
 if TYPE_CHECKING:
-    from tokenwire_server.gateway.charts import Charts
+    from tokenwire_server.gateway.klines import BarDirectory
 
 __all__ = ["ASGIApp", "Answer", "HttpApp", "Status", "build_http_app"]
 
@@ -106,8 +106,8 @@ class Answers:
             "version": version("tokenwire"),
             "endpoints": {
                 ENDPOINT: "WebSocket: live token data",
-                "/api/v1/klines/{symbol}": "candles: ?interval=1m&limit=100&from=&to=&fill=none",
-                "/api/klines/{symbol}": "the newest candles in plain numbers, for charts",
+                "/api/v1/klines/{symbol}": "bars: ?interval=1m&limit=100&from=&to=&fill=none",
+                "/api/klines/{symbol}": "the newest bars in plain numbers, for charts",
                 "/api/v1/errors": "the error catalogue",
                 "/asyncapi.json": "the messages, as AsyncAPI 3",
                 "/openapi.json": "the REST API, as OpenAPI 3",
@@ -127,10 +127,10 @@ class Answers:
 class HttpApp:
     """The ASGI application behind everything that is not the raw endpoint."""
 
-    def __init__(self, answers: Answers, settings: Settings, charts: "Charts") -> None:
+    def __init__(self, answers: Answers, settings: Settings, directory: "BarDirectory") -> None:
         self._answers = answers
         self._settings = settings
-        self._charts = charts
+        self._directory = directory
         self._described: ASGIApp | None = None
         self._lock = asyncio.Lock()
         self._light: dict[str, Callable[[], Answer]] = {
@@ -190,7 +190,7 @@ class HttpApp:
     def _import(self) -> ASGIApp:
         from tokenwire_server.gateway.rest import build_rest  # noqa: PLC0415 - see above
 
-        return build_rest(self._answers, self._settings, self._charts)
+        return build_rest(self._answers, self._settings, self._directory)
 
 
 async def _send(send: Send, method: str, answer: Answer) -> None:
@@ -221,7 +221,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 def build_http_app(
-    status: Status, metrics_exposition: Callable[[], tuple[bytes, str]], settings: Settings, charts: "Charts"
+    status: Status, metrics_exposition: Callable[[], tuple[bytes, str]], settings: Settings, directory: "BarDirectory"
 ) -> HttpApp:
     """The application to give uvicorn.
 
@@ -229,6 +229,6 @@ def build_http_app(
         status: asked at each request to ``/ready``.
         metrics_exposition: body and content type of ``/metrics``.
         settings: the allowed origins and, for the descriptions, whether TLS is on.
-        charts: where the candles are.
+        directory: where the bars are.
     """
-    return HttpApp(Answers(status, metrics_exposition), settings, charts)
+    return HttpApp(Answers(status, metrics_exposition), settings, directory)

@@ -13,9 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from tokenwire_schemas.errors import CATALOGUE
-from tokenwire_server.gateway.charts import Charts, add_charts
 from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.http import Answer, Answers, ASGIApp, problem
+from tokenwire_server.gateway.klines import BarDirectory, add_klines
 from tokenwire_server.gateway.pages import page
 from tokenwire_server.ports import SourceState
 from tokenwire_server.settings import Settings
@@ -85,7 +85,7 @@ def _asyncapi(server_url: str) -> bytes:
     return msgspec.json.encode(asyncapi_document(server_url))
 
 
-def build_rest(answers: Answers, settings: Settings, charts: Charts) -> ASGIApp:
+def build_rest(answers: Answers, settings: Settings, directory: BarDirectory) -> ASGIApp:
     """The described application, wrapped in what other origins are allowed."""
     app = FastAPI(title="tokenwire", version="1.0", description=_ABOUT, docs_url=None, redoc_url=None)
     _add_probes(app, answers)
@@ -93,7 +93,7 @@ def build_rest(answers: Answers, settings: Settings, charts: Charts) -> ASGIApp:
         404: _problem_schema("No token has this name, or several"),
         422: _problem_schema("A parameter is wrong; the answer says which values there are"),
     }
-    add_charts(app, charts, _response, problems)
+    add_klines(app, directory, problems)
     _add_descriptions(app, settings)
     _add_problems(app)
     # Problem is referred to by hand, since FastAPI knows no media type for errors but its own.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from decimal import Decimal
 from enum import Enum, auto
+from itertools import islice
 from typing import Final, NamedTuple
 
 from tokenwire_server.market.bar import Bar
@@ -199,7 +200,7 @@ class TokenBars:
         level = self._levels[index]
         keys = level.keys
         first, last = bisect_left(keys, from_ms), bisect_left(keys, before_ms)
-        return [level.closed[keys[at]] for at in range(max(first, last - limit), last)]
+        return [level.closed[key] for key in islice(keys, max(first, last - limit), last)]
 
     def complete_since_ms(self, index: int) -> int:
         """Closed bars that begin at this time or later are all at hand."""

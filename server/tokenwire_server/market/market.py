@@ -11,8 +11,8 @@ from heapq import heappop, heappush
 from typing import Final
 
 from tokenwire_schemas.messages import TokenUpdateData, Volume
-from tokenwire_server.market.candles import Candles
 from tokenwire_server.market.decimals import EXACT, ZERO, canonical
+from tokenwire_server.market.market_bars import MarketBars
 from tokenwire_server.market.registry import DEFAULT_CHAIN, Registry, Resolution
 from tokenwire_server.market.rolling import Rolling
 from tokenwire_server.market.trades import TokenInfo, Trade
@@ -173,7 +173,7 @@ class Market:
         version_floor: int = 0,
         default_chain: str = DEFAULT_CHAIN,
     ) -> None:
-        self.candles = Candles()
+        self.bars = MarketBars()
         self.trades = 0  # applied
         self.stated = 0  # values taken over
         self.late = 0  # trades applied that are older than the token's newest; values dropped because they are
@@ -242,7 +242,7 @@ class Market:
             self.late += 1
         clock = self._clocks.get(source) or self._clock(source)
         turnover = _multiply(trade.price, trade.amount)
-        self.candles.fold(source, token.address, trade, turnover)
+        self.bars.fold(source, token.address, trade, turnover)
         changed = token.fold(trade, turnover, clock.now_ms)
         queued_ms = token._queued_ms
         # A newer trade cannot bring the next expiry forward; only the first and a late one can.
@@ -274,7 +274,7 @@ class Market:
         if event_now_ms <= clock.now_ms:
             return False
         clock.now_ms = event_now_ms
-        self.candles.advance(source, event_now_ms)
+        self.bars.advance(source, event_now_ms)
         queue = clock.queue
         any_change = False
         while queue and queue[0][0] <= event_now_ms:

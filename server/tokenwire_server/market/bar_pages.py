@@ -10,7 +10,7 @@ from tokenwire_server.market.bars import TokenBars
 from tokenwire_server.market.decimals import ZERO
 from tokenwire_server.market.intervals import Interval
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Chart", "Fill", "Kline", "Page", "page_of"]
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Fill", "Page", "PageBar", "TokenView", "page_of"]
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
@@ -25,7 +25,7 @@ class Fill(StrEnum):
     """A bar without volume at the price before it."""
 
 
-class Chart(NamedTuple):
+class TokenView(NamedTuple):
     """One token's bars, None before its first trade. ``now_ms``: the event time of its source."""
 
     symbol: str
@@ -33,7 +33,7 @@ class Chart(NamedTuple):
     now_ms: int
 
 
-class Kline(NamedTuple):
+class PageBar(NamedTuple):
     """A bar as it is answered. ``is_closed``: its interval is over."""
 
     bar: Bar
@@ -43,7 +43,7 @@ class Kline(NamedTuple):
 class Page(NamedTuple):
     """Bars, oldest first. ``more_from_ms``, ``more_before_ms``: where to go on if there are later, or earlier, ones."""
 
-    klines: list[Kline]
+    bars: list[PageBar]
     more_from_ms: int | None = None
     more_before_ms: int | None = None
 
@@ -64,10 +64,10 @@ def page_of(
     """
     interval = bars.interval(index)
     last_ms = _END_OF_TIME_MS if to_ms is None else to_ms
-    known = [Kline(bar, True) for bar in bars.closed_bars(index, 0, last_ms + 1, _END_OF_TIME_MS)]
+    known = [PageBar(bar, True) for bar in bars.closed_bars(index, 0, last_ms + 1, _END_OF_TIME_MS)]
     running = bars.open_bar(index)
     if running is not None and running.open_ms <= last_ms:
-        known.append(Kline(running, False))
+        known.append(PageBar(running, False))
     if not known:
         return Page([])
     if fill is Fill.PREVIOUS:
@@ -84,13 +84,13 @@ def page_of(
     return Page(found[:limit], more_from_ms=_open_ms(found[limit]) if len(found) > limit else None)
 
 
-def _open_ms(kline: Kline) -> int:
-    return kline.bar.open_ms
+def _open_ms(page_bar: PageBar) -> int:
+    return page_bar.bar.open_ms
 
 
 def _filled(
-    known: Sequence[Kline], interval: Interval, end_ms: int, now_ms: int, from_ms: int | None, count: int
-) -> list[Kline]:
+    known: Sequence[PageBar], interval: Interval, end_ms: int, now_ms: int, from_ms: int | None, count: int
+) -> list[PageBar]:
     """Every interval from the first known bar to ``end_ms``, of these the first ``count`` from ``from_ms`` on, or
     the last ``count``."""
     begin_ms = _open_ms(known[0])
@@ -104,7 +104,7 @@ def _filled(
         if _open_ms(before) == open_ms:
             found.append(before)
         else:
-            found.append(Kline(_still(before.bar, open_ms), open_ms + interval.ms <= now_ms))
+            found.append(PageBar(_still(before.bar, open_ms), open_ms + interval.ms <= now_ms))
     return found
 
 

@@ -8,14 +8,14 @@ from typing import Final
 from tokenwire_server.market.bars import BarChange, BarPlan, TokenBars
 from tokenwire_server.market.trades import Trade
 
-__all__ = ["MAX_BARS", "Candles"]
+__all__ = ["MAX_BARS", "MarketBars"]
 
 MAX_BARS: Final = 300_000  # closed bars at hand of all tokens, of some 1.3 KB each; 1000 of each length of 60 tokens
 
 _VOID_ENTRIES: Final = 64  # that a clock may hold besides as many as it has tokens
 
 
-class Candles:
+class MarketBars:
     """The bars of each token that trades. ``tell(address, change)`` hears of every bar that closes or is corrected.
 
     All tokens together keep about ``max_bars`` closed bars: the more there are, the fewer each.

@@ -1,4 +1,4 @@
-"""Candles over HTTP: fields, bounds, pages, and what a wrong request is told."""
+"""Bars over HTTP: fields, bounds, pages, and what a wrong request is told."""
 
 import json
 from decimal import Decimal
@@ -43,10 +43,11 @@ async def klines(app: HttpApp, query: str, status: int = 200) -> Any:
     if status != 200:
         assert reply.headers["content-type"] == "application/problem+json"
         return reply.json["detail"]
+    assert reply.headers["cache-control"] == "no-store"
     return reply.json
 
 
-async def test_a_candle_has_the_fields_of_a_kline_message(app: HttpApp, pipeline: Pipeline) -> None:
+async def test_a_bar_has_the_fields_of_a_kline_message(app: HttpApp, pipeline: Pipeline) -> None:
     trade(pipeline, 1, "0.0000012340")
     trade(pipeline, 2, "0.000002", "5.50", Side.SELL)
     trade(pipeline, 61, "0.000001")
@@ -87,7 +88,7 @@ async def test_a_candle_has_the_fields_of_a_kline_message(app: HttpApp, pipeline
     ]
 
 
-async def test_a_late_trade_revises_a_closed_candle(app: HttpApp, pipeline: Pipeline) -> None:
+async def test_a_late_trade_revises_a_closed_bar(app: HttpApp, pipeline: Pipeline) -> None:
     trade(pipeline, 1, "1")
     trade(pipeline, 400, "2")
     trade(pipeline, 2, "9")
@@ -180,6 +181,6 @@ async def test_wrong_requests(app: HttpApp, query: str, status: int, says: str) 
     assert says in await klines(app, query, status)
 
 
-async def test_nothing_else_is_done_with_candles(app: HttpApp) -> None:
+async def test_nothing_else_is_done_with_bars(app: HttpApp) -> None:
     reply: Reply = await ask(app, "/api/v1/klines/PEPE", "DELETE")
     assert reply.status == 405

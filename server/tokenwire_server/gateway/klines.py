@@ -1,26 +1,26 @@
-"""Candles over HTTP: ``/api/v1/klines/{symbol}``, and ``/api/klines/{symbol}`` with plain numbers for charts."""
+"""Bars over HTTP: ``/api/v1/klines/{symbol}``, and ``/api/klines/{symbol}`` with plain numbers for chart libraries."""
 
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import FastAPI, HTTPException, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from tokenwire_server.gateway.http import Answer, problem
+from tokenwire_server.market.bar import Bar
+from tokenwire_server.market.bar_pages import DEFAULT_LIMIT, MAX_LIMIT, Fill, Page, PageBar, TokenView, page_of
 from tokenwire_server.market.bars import BarPlan
 from tokenwire_server.market.decimals import canonical
 from tokenwire_server.market.intervals import Interval, IntervalError, parse_interval
-from tokenwire_server.market.klines import DEFAULT_LIMIT, MAX_LIMIT, Chart, Fill, Kline, Page, page_of
 from tokenwire_server.market.registry import AMBIGUOUS_TOKEN, Resolution
 from tokenwire_server.validation.trades import MAX_ID_CHARS
 
-__all__ = ["Charts", "add_charts"]
+__all__ = ["BarDirectory", "add_klines"]
 
 _SECONDS_BELOW: Final = 100_000_000_000  # a smaller number is a time in seconds (until the year 5138), else in ms
 _LAST_MS: Final = 253_402_300_799_999  # the year 9999 ends
@@ -28,22 +28,22 @@ _WHOLE: Final = re.compile(r"[0-9]{1,16}")
 _DEFAULT_INTERVAL: Final = "1m"
 
 
-class Charts(Protocol):
-    """Where the candles are."""
+class BarDirectory(Protocol):
+    """Where the bars are."""
 
     @property
-    def plan(self) -> BarPlan:
+    def bar_plan(self) -> BarPlan:
         """The intervals that there are."""
 
     def resolve(self, name: str) -> Resolution:
         """What a name for a token means."""
 
-    def chart(self, address: str) -> Chart:
-        """What is known of the token at this address, which exists."""
+    def view(self, address: str) -> TokenView:
+        """The bars of the token at this address, which exists."""
 
 
 class KlineRow(BaseModel):
-    """One candle. Prices and volumes are exact decimal strings."""
+    """One bar. Prices and volumes are exact decimal strings."""
 
     symbol: str
     interval: str
@@ -63,7 +63,7 @@ class KlineRow(BaseModel):
 
 
 class Klines(BaseModel):
-    """Candles, oldest first."""
+    """Bars, oldest first."""
 
     model_config = ConfigDict(alias_generator=to_camel)
 
@@ -71,8 +71,8 @@ class Klines(BaseModel):
     next_cursor: str | None = Field(description="as `cursor` of the next request; null: there is no more")
 
 
-class Candle(BaseModel):
-    """One candle in plain numbers, whose digits are exact in the text of the answer."""
+class PlainKline(BaseModel):
+    """One bar in plain numbers, whose digits are exact in the text of the answer."""
 
     timestamp: int = Field(description="beginning, Unix time in ms", examples=[1711017000000])
     open: float = Field(examples=[0.123])
@@ -82,49 +82,30 @@ class Candle(BaseModel):
     volume: float
 
 
-class Candles(BaseModel):
-    """Candles in plain numbers, oldest first."""
+class PlainKlines(BaseModel):
+    """Bars in plain numbers, oldest first."""
 
-    data: list[Candle]
-
-
-class _RequestError(Exception):
-    """A request that can't be answered. ``status`` 404 or 422."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+    data: list[PlainKline]
 
 
-def add_charts(
-    app: FastAPI, charts: Charts, respond: Callable[[Answer], Response], problems: Mapping[int | str, dict[str, Any]]
-) -> None:
-    """Add the routes. ``respond`` makes a response of an answer; ``problems`` describes the errors 404 and 422."""
+def add_klines(app: FastAPI, directory: BarDirectory, problems: Mapping[int | str, dict[str, Any]]) -> None:
+    """Add the routes; ``problems`` describes the errors 404 and 422."""
 
     Symbol = Annotated[  # noqa: N806 - a type
         str, Path(max_length=MAX_ID_CHARS, description="symbol or address of a token", examples=["DOGE"])
     ]
     IntervalText = Annotated[  # noqa: N806 - a type
-        str, Query(alias="interval", max_length=12, description=f"one of {', '.join(charts.plan.index)}")
+        str, Query(alias="interval", max_length=12, description=f"one of {', '.join(directory.bar_plan.index)}")
     ]
-    Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="most candles")]  # noqa: N806 - a type
-
-    def answered(request: Request, answer: Callable[[], bytes]) -> Response:
-        try:
-            body = answer()
-        except _RequestError as wrong:
-            return respond(problem(wrong.status, wrong.detail, request.url.path))
-        return respond((200, body, {"content-type": "application/json", "cache-control": "no-store"}))
+    Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="most bars")]  # noqa: N806 - a type
 
     @app.get(
         "/api/v1/klines/{symbol}",
-        summary="Candles of a token, the running one included",
+        summary="Bars of a token, the open one included",
         responses={200: {"model": Klines}, **problems},
         response_class=Response,
     )
     async def klines(
-        request: Request,
         symbol: Symbol,
         interval: IntervalText = _DEFAULT_INTERVAL,
         limit: Limit = DEFAULT_LIMIT,
@@ -133,68 +114,68 @@ def add_charts(
             Query(alias="from", max_length=40, description="first beginning: Unix time in s or ms, or RFC 3339"),
         ] = None,
         end: Annotated[str | None, Query(alias="to", max_length=40, description="last beginning, likewise")] = None,
-        fill: Annotated[Fill, Query(description="previous: candles without volume where nobody traded")] = Fill.NONE,
+        fill: Annotated[Fill, Query(description="previous: bars without volume where nobody traded")] = Fill.NONE,
         cursor: Annotated[str | None, Query(max_length=40, description="`nextCursor` of the answer before")] = None,
     ) -> Response:
-        def answer() -> bytes:
-            from_ms, to_ms = _time(begin, "from"), _time(end, "to")
-            if cursor is not None:
-                from_ms, to_ms = _continued(cursor, to_ms)
-            elif from_ms is not None and to_ms is not None and from_ms > to_ms:
-                raise _RequestError(422, "from is later than to")
-            chart, found, page = _page(charts, symbol, interval, limit, from_ms, to_ms, fill)
-            rows = b",".join(_row(chart.symbol, found, kline) for kline in page.klines)
-            return b'{"data":[%b],"nextCursor":%b}' % (rows, msgspec.json.encode(_next(page)))
-
-        return answered(request, answer)
+        from_ms, to_ms = _time(begin, "from"), _time(end, "to")
+        if cursor is not None:
+            from_ms, to_ms = _continued(cursor, to_ms)
+        elif from_ms is not None and to_ms is not None and from_ms > to_ms:
+            raise HTTPException(422, "from is later than to")
+        length, view = _found(directory, symbol, interval)
+        page = _page(directory, view, length, from_ms, to_ms, limit, fill)
+        rows = b",".join(_row(view.symbol, length, each) for each in page.bars)
+        return _json(b'{"data":[%b],"nextCursor":%b}' % (rows, msgspec.json.encode(_next(page))))
 
     @app.get(
         "/api/klines/{symbol}",
-        summary="The newest candles in plain numbers",
-        responses={200: {"model": Candles}, **problems},
+        summary="The newest bars in plain numbers",
+        responses={200: {"model": PlainKlines}, **problems},
         response_class=Response,
     )
-    async def candles(
-        request: Request,
-        symbol: Symbol,
-        interval: IntervalText = _DEFAULT_INTERVAL,
-        limit: Limit = DEFAULT_LIMIT,
+    async def plain_klines(
+        symbol: Symbol, interval: IntervalText = _DEFAULT_INTERVAL, limit: Limit = DEFAULT_LIMIT
     ) -> Response:
-        def answer() -> bytes:
-            _, _, page = _page(charts, symbol, interval, limit, None, None, Fill.NONE)
-            return b'{"data":[%b]}' % b",".join(_candle(kline) for kline in page.klines)
-
-        return answered(request, answer)
+        length, view = _found(directory, symbol, interval)
+        page = _page(directory, view, length, None, None, limit, Fill.NONE)
+        return _json(b'{"data":[%b]}' % b",".join(_plain_row(each.bar) for each in page.bars))
 
 
-def _page(
-    charts: Charts, symbol: str, text: str, limit: int, from_ms: int | None, to_ms: int | None, fill: Fill
-) -> tuple[Chart, Interval, Page]:
-    index = _interval(charts.plan, text)
-    found = charts.resolve(symbol)
-    if found.address is None:
-        if found.code == AMBIGUOUS_TOKEN:
-            raise _RequestError(
-                404, f"several tokens are called {symbol}: {', '.join(found.candidates)}; ask for an address"
-            )
-        raise _RequestError(404, f"no token has this address or symbol: {symbol}")
-    chart = charts.chart(found.address)
-    if chart.bars is None:
-        return chart, charts.plan.intervals[index], Page([])
-    page = page_of(chart.bars, index, chart.now_ms, from_ms=from_ms, to_ms=to_ms, limit=limit, fill=fill)
-    return chart, charts.plan.intervals[index], page
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
 
 
-def _interval(plan: BarPlan, text: str) -> int:
-    there_are = f"there are {', '.join(plan.index)}"
+def _found(directory: BarDirectory, symbol: str, text: str) -> tuple[Interval, TokenView]:
+    """The interval and the token that a request names."""
+    there_are = f"there are {', '.join(directory.bar_plan.index)}"
     try:
         interval = parse_interval(text)
     except IntervalError as error:
-        raise _RequestError(422, f"interval: {error}; {there_are}") from None
-    index = plan.index.get(interval.text)
-    if index is None:
-        raise _RequestError(422, f"interval: {text} is not kept here; {there_are}")
-    return index
+        raise HTTPException(422, f"interval: {error}; {there_are}") from None
+    if interval.text not in directory.bar_plan.index:
+        raise HTTPException(422, f"interval: {text} is not kept here; {there_are}")
+    found = directory.resolve(symbol)
+    if found.address is not None:
+        return interval, directory.view(found.address)
+    if found.code == AMBIGUOUS_TOKEN:
+        names = ", ".join(found.candidates)
+        raise HTTPException(404, f"several tokens are called {symbol}: {names}; ask for an address")
+    raise HTTPException(404, f"no token has this address or symbol: {symbol}")
+
+
+def _page(
+    directory: BarDirectory,
+    view: TokenView,
+    interval: Interval,
+    from_ms: int | None,
+    to_ms: int | None,
+    limit: int,
+    fill: Fill,
+) -> Page:
+    if view.bars is None:
+        return Page([])
+    index = directory.bar_plan.index[interval.text]
+    return page_of(view.bars, index, view.now_ms, from_ms=from_ms, to_ms=to_ms, limit=limit, fill=fill)
 
 
 def _time(text: str | None, name: str) -> int | None:
@@ -207,14 +188,14 @@ def _time(text: str | None, name: str) -> int | None:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            raise _RequestError(
+            raise HTTPException(
                 422, f"{name}: a Unix time in s or ms, or RFC 3339 such as 2026-03-21T10:30:00Z, not {text!r}"
             ) from None
         if moment.tzinfo is None:
-            raise _RequestError(422, f"{name}: {text} has no time zone; add Z for UTC")
+            raise HTTPException(422, f"{name}: {text} has no time zone; add Z for UTC")
         ms = round(moment.timestamp() * 1000)
     if not 0 <= ms <= _LAST_MS:
-        raise _RequestError(422, f"{name}: {text} is out of range")
+        raise HTTPException(422, f"{name}: {text} is out of range")
     return ms
 
 
@@ -235,13 +216,13 @@ def _continued(cursor: str, to_ms: int | None) -> tuple[int | None, int | None]:
     except (binascii.Error, ValueError):
         text = ""
     if text[:1] not in ("f", "b") or not _WHOLE.fullmatch(text[1:]):
-        raise _RequestError(422, "cursor: not one that this server gave; leave it out to begin anew")
+        raise HTTPException(422, "cursor: not one that this server gave; leave it out to begin anew")
     ms = int(text[1:])
     return (ms, to_ms) if text[0] == "f" else (None, ms - 1)
 
 
-def _row(symbol: str, interval: Interval, kline: Kline) -> bytes:
-    bar = kline.bar
+def _row(symbol: str, interval: Interval, listed: PageBar) -> bytes:
+    bar = listed.bar
     return msgspec.json.encode(
         {
             "symbol": symbol,
@@ -257,14 +238,13 @@ def _row(symbol: str, interval: Interval, kline: Kline) -> bytes:
             "buy_volume": canonical(bar.buy_volume),
             "buy_turnover": canonical(bar.buy_turnover),
             "trades": bar.trades,
-            "closed": kline.is_closed,
+            "closed": listed.is_closed,
             "revision": bar.revision,
         }
     )
 
 
-def _candle(kline: Kline) -> bytes:
-    bar = kline.bar
+def _plain_row(bar: Bar) -> bytes:
     prices = zip(
         ("open", "high", "low", "close", "volume"), (bar.open, bar.high, bar.low, bar.close, bar.volume), strict=True
     )

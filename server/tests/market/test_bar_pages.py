@@ -1,4 +1,4 @@
-"""Pages of candles: which, how many, and what fills the empty intervals."""
+"""Pages of bars: which, how many, and what fills the empty intervals."""
 
 from decimal import Decimal
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenwire_server.market.bar_pages import Fill, Page, page_of
 from tokenwire_server.market.bars import BarPlan, TokenBars
 from tokenwire_server.market.intervals import parse_intervals
-from tokenwire_server.market.klines import Fill, Page, page_of
 
 from .test_bars import BEGIN_MS, drive, trade_at
 
@@ -23,13 +23,13 @@ def bars_at(*seconds: int) -> TokenBars:
 
 
 def seconds_of(page: Page) -> list[int]:
-    return [(kline.bar.open_ms - BEGIN_MS) // SECOND for kline in page.klines]
+    return [(each.bar.open_ms - BEGIN_MS) // SECOND for each in page.bars]
 
 
 def test_the_newest_come_with_the_running_one() -> None:
     page = page_of(bars_at(0, 1, 4, 5), 0, BEGIN_MS + 5 * SECOND, limit=3)
     assert seconds_of(page) == [1, 4, 5]
-    assert [kline.is_closed for kline in page.klines] == [True, True, False]
+    assert [each.is_closed for each in page.bars] == [True, True, False]
     assert page.more_before_ms == BEGIN_MS + SECOND
     older = page_of(bars_at(0, 1, 4, 5), 0, 0, to_ms=BEGIN_MS + SECOND - 1, limit=3)
     assert (seconds_of(older), older.more_before_ms) == ([0], None)
@@ -51,10 +51,10 @@ def test_both_bounds_belong_to_it() -> None:
 def test_empty_intervals_are_filled_up_to_the_present() -> None:
     page = page_of(bars_at(0, 3), 0, BEGIN_MS + 6_500, fill=Fill.PREVIOUS)
     assert seconds_of(page) == [0, 1, 2, 3, 4, 5, 6]
-    assert [kline.bar.close for kline in page.klines] == [1, 1, 1, 4, 4, 4, 4]
-    assert [kline.bar.trades for kline in page.klines] == [1, 0, 0, 1, 0, 0, 0]
-    assert [kline.is_closed for kline in page.klines[-2:]] == [True, False]
-    assert page.klines[1].bar.volume == Decimal(0)
+    assert [each.bar.close for each in page.bars] == [1, 1, 1, 4, 4, 4, 4]
+    assert [each.bar.trades for each in page.bars] == [1, 0, 0, 1, 0, 0, 0]
+    assert [each.is_closed for each in page.bars[-2:]] == [True, False]
+    assert page.bars[1].bar.volume == Decimal(0)
 
 
 def test_a_long_silence_costs_no_more_than_a_page() -> None:
@@ -95,7 +95,7 @@ def test_pages_together_are_everything_once(
     found: list[int] = []
     for _ in range(200):
         page = page_of(bars, 0, now_ms, from_ms=from_ms, to_ms=to_ms, limit=limit, fill=fill)
-        assert len(page.klines) <= limit
+        assert len(page.bars) <= limit
         if begin is None:
             found = seconds_of(page) + found
             if page.more_before_ms is None:
