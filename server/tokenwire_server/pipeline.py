@@ -7,8 +7,9 @@ from typing import Final, TypeVar
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.staleness import SourceHealth
 from tokenwire_server.market.bar_pages import TokenView
-from tokenwire_server.market.bars import BarPlan
+from tokenwire_server.market.bars import BarChange, BarPlan
 from tokenwire_server.market.market import Market, TokenState
+from tokenwire_server.market.market_bars import MarketBars
 from tokenwire_server.market.registry import Resolution
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
@@ -45,7 +46,11 @@ class Pipeline:
         new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(_SECRET_BYTES),
         stream: str | None = None,
     ) -> None:
-        self.market = Market(self._changed, wall_ms(), max_tokens)
+        self.trade_listeners: list[Callable[[TokenState, int, Trade], None]] = []  # of every trade, with its number
+        self.bar_listeners: list[Callable[[str, BarChange], None]] = []  # of bars that close or are corrected
+        self.market = Market(
+            self._changed, wall_ms(), max_tokens, bars=MarketBars(tell=self._bar_changed), on_trade=self._traded
+        )
         self.hub = Hub(
             self, monotonic_ms(), config, new_secret=new_secret, stream=stream or secrets.token_urlsafe(_STREAM_BYTES)
         )
@@ -170,6 +175,14 @@ class Pipeline:
     def _changed(self, token: TokenState) -> None:
         board = self.hub.board
         board.changed(board.row(token), self._monotonic_ms())
+
+    def _traded(self, token: TokenState, number: int, trade: Trade) -> None:
+        for listener in self.trade_listeners:
+            listener(token, number, trade)
+
+    def _bar_changed(self, address: str, change: BarChange) -> None:
+        for listener in self.bar_listeners:
+            listener(address, change)
 
     def _alive(self, source: str) -> None:
         health = self.hub.staleness.sources.get(source)

@@ -223,3 +223,13 @@ def test_only_so_many_are_at_hand(count: int) -> None:
     found = bars.closed_bars(0, 0, BEGIN_MS * 2, 100)
     assert [bar.open_ms for bar in found] == [BEGIN_MS + 1_000 * n for n in range(9 - count, 9)]
     assert bars.complete_since_ms(0) == found[0].open_ms
+
+
+def test_of_several_trades_at_the_first_time_the_one_delivered_first_opens() -> None:
+    bars = TokenBars(BarPlan(), lambda change: None)
+    for time_ms, price in ((BEGIN_MS + 100, 1), (BEGIN_MS + 900, 2), (BEGIN_MS + 100, 3)):
+        trade = trade_at(time_ms, price)
+        bars.add(trade, turnover(trade))
+    bar = bars.open_bar(0)
+    assert bar is not None
+    assert (bar.open, bar.high, bar.close) == (1, 3, 2)

@@ -15,6 +15,7 @@ from tokenwire_server.market.decimals import EXACT, ZERO, canonical
 from tokenwire_server.market.market_bars import MarketBars
 from tokenwire_server.market.registry import DEFAULT_CHAIN, Registry, Resolution
 from tokenwire_server.market.rolling import Rolling
+from tokenwire_server.market.trade_log import LogPlan, TradeLog
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
 from tokenwire_server.validation.trades import validate_token
@@ -38,6 +39,7 @@ class TokenState:
         "_rolling",
         "_stated",
         "address",
+        "log",
         "price",
         "source",
         "source_time_ms",
@@ -53,6 +55,7 @@ class TokenState:
         self.version = version
         self.price: Decimal | None = None
         self.supply = info.supply
+        self.log: TradeLog | None = None  # from the first trade on
         self.source_time_ms = 0  # event time of the newest trade or stated value, Unix ms
         self._rolling = Rolling()
         self._stated: TokenValue | None = None  # what the source said last, if it states instead of trading
@@ -150,7 +153,8 @@ class _Clock:
 
 
 class Market:
-    """All tokens. ``on_change(token)`` is called once for every change, after the token's version rose.
+    """All tokens. ``on_change(token)`` is called once for every change, after the token's version rose;
+    ``on_trade(token, number, trade)`` for every trade that is applied.
 
     ``start_ms`` (Unix ms) and ``version_floor`` (the highest version ever stored, if any) give the version
     that all tokens start above. Trades and values must have passed ``validation.trades``; descriptions are judged
@@ -172,8 +176,10 @@ class Market:
         *,
         version_floor: int = 0,
         default_chain: str = DEFAULT_CHAIN,
+        bars: MarketBars | None = None,
+        on_trade: Callable[[TokenState, int, Trade], None] = lambda token, number, trade: None,
     ) -> None:
-        self.bars = MarketBars()
+        self.bars = bars or MarketBars()
         self.trades = 0  # applied
         self.stated = 0  # values taken over
         self.late = 0  # trades applied that are older than the token's newest; values dropped because they are
@@ -184,6 +190,8 @@ class Market:
         self.tokens_refused = 0  # descriptions beyond max_tokens, or invalid
         self.changes = 0  # versions made
         self._on_change = on_change
+        self._on_trade = on_trade
+        self._log_plan = LogPlan()
         self._first_version = max(version_floor, start_ms << VERSION_SHIFT)
         self._registry = Registry(max_tokens, default_chain)
         self._tokens: dict[str, TokenState] = {}
@@ -242,6 +250,10 @@ class Market:
             self.late += 1
         clock = self._clocks.get(source) or self._clock(source)
         turnover = _multiply(trade.price, trade.amount)
+        log = token.log
+        if log is None:
+            log = token.log = TradeLog(self._log_plan)
+        self._on_trade(token, log.add(trade), trade)
         self.bars.fold(source, token.address, trade, turnover)
         changed = token.fold(trade, turnover, clock.now_ms)
         queued_ms = token._queued_ms

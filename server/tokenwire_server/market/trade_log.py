@@ -1,0 +1,84 @@
+"""The newest trades of each token, numbered 1, 2, 3 … in the order of arrival.
+
+The numbers are what lets a listener see a hole, and ask for what lies in it. They outlive the process if a history
+keeps them (see :meth:`TradeLog.resume`).
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final, NamedTuple
+
+from tokenwire_server.market.trades import Trade
+
+__all__ = ["MAX_LOGGED", "MAX_TRADES", "LogPlan", "NumberedTrade", "TradeLog"]
+
+MAX_TRADES: Final = 1_000  # at hand of one token
+MAX_LOGGED: Final = 200_000  # at hand of all tokens, of some 450 bytes each
+
+
+class NumberedTrade(NamedTuple):
+    """A trade with its place among those of its token."""
+
+    number: int
+    trade: Trade
+
+
+class LogPlan:
+    """How many trades each log keeps: the more tokens, the fewer."""
+
+    __slots__ = ("_most", "_total", "logs", "most")
+
+    def __init__(self, most: int = MAX_TRADES, total: int = MAX_LOGGED) -> None:
+        self._most = most
+        self._total = total
+        self.logs = 0
+        self.most = most
+
+    def count_one(self) -> None:
+        """One more token has a log."""
+        self.logs += 1
+        self.most = max(1, min(self._most, self._total // self.logs))
+
+
+class TradeLog:
+    """One token's newest trades. ``newest`` is the number of the last one, 0 before the first."""
+
+    __slots__ = ("_plan", "_trades", "newest")
+
+    def __init__(self, plan: LogPlan) -> None:
+        plan.count_one()
+        self._plan = plan
+        self._trades: deque[Trade] = deque()
+        self.newest = 0
+
+    @property
+    def oldest(self) -> int:
+        """The number of the first trade at hand; with none at hand, of the next to come."""
+        return self.newest - len(self._trades) + 1
+
+    def add(self, trade: Trade) -> int:
+        """Append a trade; its number."""
+        trades = self._trades
+        trades.append(trade)
+        while len(trades) > self._plan.most:
+            trades.popleft()
+        self.newest += 1
+        return self.newest
+
+    def after(self, number: int, limit: int) -> list[NumberedTrade]:
+        """At most ``limit`` trades numbered above ``number``, ascending: of these the oldest that are at hand."""
+        oldest = self.oldest
+        first = max(oldest, number + 1)
+        found = islice(self._trades, first - oldest, first - oldest + limit)
+        return [NumberedTrade(first + at, trade) for at, trade in enumerate(found)]
+
+    def before(self, number: int, limit: int) -> list[NumberedTrade]:
+        """The ``limit`` trades next below ``number`` that are at hand, ascending."""
+        last = min(self.newest, number - 1)
+        return self.after(max(self.oldest - 1, last - limit), min(limit, max(0, last - self.oldest + 1)))
+
+    def resume(self, newest: int, trades: Iterable[Trade] = ()) -> None:
+        """Go on after number ``newest``, with the trades that end there."""
+        self._trades = deque(trades, self._plan.most)
+        self.newest = newest
