@@ -179,7 +179,7 @@ class Market:
         bars: MarketBars | None = None,
         on_trade: Callable[[TokenState, int, Trade], None] = lambda token, number, trade: None,
     ) -> None:
-        self.bars = bars or MarketBars()
+        self.bars = MarketBars() if bars is None else bars  # an empty one is false
         self.trades = 0  # applied
         self.stated = 0  # values taken over
         self.late = 0  # trades applied that are older than the token's newest; values dropped because they are
