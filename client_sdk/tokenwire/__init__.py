@@ -40,13 +40,20 @@ from tokenwire.states import ConnectionState
 
 if TYPE_CHECKING:
     from tokenwire.aio import Subscribed, TokenClient
+    from tokenwire.channels import Bar, Book, Trade
     from tokenwire.metrics import ClientMetrics
+    from tokenwire.rest import Rest, RestError
     from tokenwire.sharding import ClientCheckpoint
+    from tokenwire.streams import BarStream, BookStream, Indicators, IndicatorStream, TradeStream
     from tokenwire.url import InvalidUrlError
 
     __version__: str
 
 __all__ = [
+    "Bar",
+    "BarStream",
+    "Book",
+    "BookStream",
     "CheckpointError",
     "ClientCheckpoint",
     "ClientClosedError",
@@ -59,10 +66,14 @@ __all__ = [
     "Error",
     "Event",
     "Gap",
+    "IndicatorStream",
+    "Indicators",
     "InvalidUrlError",
     "Quote",
     "Reconnecting",
     "RequestError",
+    "Rest",
+    "RestError",
     "Resumed",
     "Snapshot",
     "Stale",
@@ -70,16 +81,28 @@ __all__ = [
     "SubscriptionError",
     "TokenClient",
     "TokenwireError",
+    "Trade",
+    "TradeStream",
     "Update",
     "__version__",
 ]
 
 _LAZY = {
+    "Bar": "tokenwire.channels",
+    "BarStream": "tokenwire.streams",
+    "Book": "tokenwire.channels",
+    "BookStream": "tokenwire.streams",
     "ClientCheckpoint": "tokenwire.sharding",
     "ClientMetrics": "tokenwire.metrics",
+    "IndicatorStream": "tokenwire.streams",
+    "Indicators": "tokenwire.streams",
     "InvalidUrlError": "tokenwire.url",
+    "Rest": "tokenwire.rest",
+    "RestError": "tokenwire.rest",
     "Subscribed": "tokenwire.aio",
     "TokenClient": "tokenwire.aio",
+    "Trade": "tokenwire.channels",
+    "TradeStream": "tokenwire.streams",
 }
 
 

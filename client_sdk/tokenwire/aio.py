@@ -13,7 +13,7 @@ import random
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import EllipsisType, TracebackType, UnionType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Final, Literal, Self, TypeVar, overload
 
 import msgspec
 
@@ -21,11 +21,14 @@ from tokenwire.callbacks import Signal, StateCallbacks, call_back
 from tokenwire.config import ClientConfig
 from tokenwire.errors import ClientClosedError, ConfigError, ConnectionFailedError, SubscriptionError, TokenwireError
 from tokenwire.events import Event, Quote
+from tokenwire.feeds import Feed, Feeds
 from tokenwire.metrics import ClientMetrics
+from tokenwire.rest import Rest
 from tokenwire.session import ClientSession
 from tokenwire.sharding import ClientCheckpoint, merged_metrics
 from tokenwire.shards import LIMIT_CODE, Batch, Shards
 from tokenwire.states import ConnectionState
+from tokenwire.streams import BarStream, BookStream, IndicatorStream, Stream, TradeStream
 from tokenwire.transport import Opener, opener
 from tokenwire.url import endpoint_url, is_exposed
 
@@ -33,6 +36,8 @@ __all__ = ["Subscribed", "TokenClient", "default_capabilities", "user_agent"]
 
 _log = logging.getLogger("tokenwire")
 _E = TypeVar("_E", bound=Event)
+_S = TypeVar("_S", bound=Stream[Any])
+_MAX_HISTORY: Final = 1_000
 
 
 class Subscribed(msgspec.Struct, frozen=True):
@@ -129,6 +134,9 @@ class TokenClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._shards: Shards | None = None
         self._closed = False
+        self._rest = Rest(self.url, dict(self._config.headers), ssl, proxy)
+        self._feeds = Feeds(self._config, self._connect, max_connections)
+        self._streams: set[Stream[Any]] = set()
         self._signal = Signal()
         self._reading = False
         self._callbacks: list[tuple[type | UnionType, Callable[[Any], object]]] = []
@@ -171,6 +179,9 @@ class TokenClient:
         self._closed = True
         self._signal.set()
         try:
+            for stream in list(self._streams):
+                await stream.aclose()
+            await self._feeds.close()
             if self._shards is not None:
                 keep = self._config.ack == "checkpoint" if keep_session is None else keep_session
                 await self._shards.close(keep_session=keep)
@@ -223,6 +234,70 @@ class TokenClient:
         batch = self._open_shards().unsubscribe(_names(names))
         if wait:
             await self._answered(batch)
+
+    # --- channels ------------------------------------------------------------------------------------------------
+
+    def trades(self, names: Iterable[str] | str, *, after: int | None = None) -> TradeStream:
+        """The trades of tokens, each once and in order; what is missed on the way is fetched over HTTP.
+
+        ``after``: the number of the last trade that is known (of a single token); what came since comes first. All
+        streams of trades share connections of their own, besides that of the values.
+
+        Raises:
+            ClientClosedError: the client is not open.
+        """
+        wanted = tuple(_names(names))
+        if after is not None and (len(wanted) != 1 or after < 0):
+            raise ValueError("after is the number of a trade of one token")
+        return self._streamed(TradeStream(self._feed("trades"), self._rest, wanted, after))
+
+    def klines(self, names: Iterable[str] | str, interval: str = "1m", *, history: int = 0) -> BarStream:
+        """The bars of tokens: each that closes, the open one as it changes (at most every 250 ms), and revisions.
+
+        ``history``: so many bars (at most 1000) are fetched first. Bars that closed while there was no connection are
+        fetched over HTTP.
+
+        Raises:
+            ClientClosedError: the client is not open.
+        """
+        if not 0 <= history <= _MAX_HISTORY:
+            raise ValueError(f"history is 0 to {_MAX_HISTORY} bars")
+        stream = BarStream(self._feed(f"klines:{interval}"), self._rest, tuple(_names(names)), interval, history)
+        return self._streamed(stream)
+
+    def book(self, names: Iterable[str] | str, depth: int = 10) -> BookStream:
+        """The order books of tokens, the best ``depth`` levels of each side (1 to 100), at most every 250 ms.
+
+        Raises:
+            ClientClosedError: the client is not open.
+        """
+        return self._streamed(BookStream(self._feed(f"book:{depth}"), self._rest, tuple(_names(names))))
+
+    def indicators(self, names: Iterable[str] | str, interval: str, *indicators: str) -> IndicatorStream:
+        """Indicators such as ``ema:20`` or ``macd:12:26:9`` at every bar of tokens, at most once a second.
+
+        Raises:
+            ClientClosedError: the client is not open.
+        """
+        if not indicators:
+            raise ValueError("name at least one indicator, such as ema:20")
+        return IndicatorStream(self.klines(names, interval), self._rest, interval, indicators)
+
+    @property
+    def rest(self) -> Rest:
+        """The server's REST interface: ``await client.rest.get("tokens", sort="volume")``."""
+        return self._rest
+
+    def _feed(self, channel: str) -> Feed:
+        if self._closed or self._shards is None:
+            raise _closed_error()
+        self._check_loop()
+        return self._feeds.of(channel)
+
+    def _streamed(self, stream: _S) -> _S:
+        self._streams.add(stream)
+        stream.on_closed = self._streams.discard
+        return stream
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -339,6 +414,7 @@ class TokenClient:
         """Cut all sockets as a broken network would, to see how an application bears it."""
         if self._shards is not None:
             self._shards.abort()
+        self._feeds.abort()
 
     async def _answered(self, batch: Batch) -> None:
         while not batch.done:

@@ -1,4 +1,4 @@
-"""The command ``tokenwire``: watch prices, and find out what is wrong with a connection.
+"""The command ``tokenwire``: watch prices, list trades, bars and tokens, and find out what is wrong with a connection.
 
 Exit status: 0 it worked, 1 the server or the network did not, 2 the command line is wrong, 130 Ctrl-C.
 """
@@ -21,6 +21,7 @@ from tokenwire.aio import TokenClient
 from tokenwire.doctor import Finding, examine
 from tokenwire.errors import ConnectionFailedError, SubscriptionError, TokenwireError
 from tokenwire.events import Event, Snapshot, Update
+from tokenwire.market_cli import COMMANDS, add_commands, run
 from tokenwire.url import ENDPOINT, InvalidUrlError, endpoint_url
 from tokenwire.watch import Board, escaped, json_line, printable, render, text_line
 
@@ -36,6 +37,9 @@ examples:
   tokenwire watch DOGE PEPE                     a table that stays in place, until Ctrl-C
   tokenwire watch DOGE --json --count 5         five values, one JSON object a line
   tokenwire watch DOGE --json | jq -r .price    only the prices
+  tokenwire klines DOGE --interval 5m           the newest bars
+  tokenwire trades DOGE --follow                every trade, without a hole
+  tokenwire tokens --sort marketCap             what there is
   tokenwire doctor wss://example.org DOGE       which step of a connection does not work
 
 Credentials come from a file (--token-file) or the variable TOKENWIRE_TOKEN, never from the command line, where every
@@ -90,6 +94,8 @@ def _run(argv: Sequence[str]) -> int:
     try:
         if arguments.command == "doctor":
             return asyncio.run(_doctor(arguments))
+        if arguments.command in COMMANDS:
+            return asyncio.run(_market(arguments))
         return asyncio.run(_watch(arguments))
     except (_UsageError, InvalidUrlError) as error:
         return _complain(str(error), _USAGE)
@@ -130,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--every", action="store_true", help="ask for every version, not only the newest")
     watch.add_argument("--retries", type=_count, default=10, metavar="N", help="tries to reconnect (default: 10)")
 
+    add_commands(commands, common, default, f"the server (default: ${_URL_VARIABLE} or {_DEFAULT_URL})")
+
     doctor = commands.add_parser(
         "doctor", parents=[common], help="say step by step what works", epilog=_DOCTOR, formatter_class=raw,
         description="Connect to a server and say step by step what works.",
@@ -137,6 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("url", nargs="?", default=default, metavar="URL", help=f"the server (default: {_DEFAULT_URL})")
     doctor.add_argument("symbol", nargs="?", metavar="SYMBOL", help="a token, to try a subscription and a resume")
     return parser
+
+
+async def _market(arguments: argparse.Namespace) -> int:
+    await run(TokenClient(arguments.url, token=_credentials(arguments), ssl=_tls(arguments)), arguments)
+    return 0
 
 
 async def _watch(arguments: argparse.Namespace) -> int:

@@ -33,6 +33,9 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``resume`` is useful only with ``details``, whose ids tell which request an answer belongs to after a reconnect:
     asking for the one asks for the other, and a session granted without ``details`` is not resumed.
 
+    ``channel`` is what is subscribed of each token (I-60): its value, or trades, bars or the book, which then are the
+    events. It needs the capability ``channels``.
+
     ``also_reconnect`` names close codes after which the client comes back although their range says not to (I-44).
     ``hold_frames``, ``hold_bytes`` and ``hold_ms`` bound what is kept behind a hole in the numbers (I-65).
 
@@ -63,6 +66,7 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_ms: int = 1_000
     overflow: Literal["latest", "fail"] = "latest"
     also_reconnect: tuple[int, ...] = ()
+    channel: str = ""
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """The fields without what may be secret in ``url`` and ``headers``."""
@@ -86,6 +90,8 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise _refusal(f"{capability!r} is no name of a capability", "Use names like batch or resume.")
         if "resume" in self.capabilities and "details" not in self.capabilities:
             msgspec.structs.force_setattr(self, "capabilities", (*self.capabilities, "details"))
+        if self.channel and "channels" not in self.capabilities:
+            raise _refusal(f"the channel {self.channel!r} needs the capability channels", "Add it to capabilities.")
         if self.delivery == "every" and "resume" not in self.capabilities:
             raise _refusal("delivery 'every' needs the capability resume", "Add resume to capabilities.")
         for name, text in self.headers:

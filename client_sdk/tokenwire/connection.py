@@ -73,7 +73,7 @@ class Connection(ABC):
         self._clock = clock = ClockEstimate()
         max_wait_ms = None if config.delivery == "every" else config.max_wait_ms
         self._queue = EventQueue(config.queue_events, fail=config.overflow == "fail", max_wait_ms=max_wait_ms)
-        self._subscriptions = Subscriptions(table, config.reply_timeout_ms)
+        self._subscriptions = Subscriptions(table, config.reply_timeout_ms, has_channel=bool(config.channel))
         self._outbound = Outbound(config, self._subscriptions, clock, metrics, self._actions)
         self._delivery = Delivery(table, self._queue, metrics, Lineage(None, None))
         self._stream = Stream(config, metrics, table, self._delivery, self._subscriptions, self._outbound, clock)

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from msgspec import UNSET
 
+from tokenwire.channels import ChannelMessage, item, items_of
 from tokenwire.checkpoint import Checkpoint
 from tokenwire.events import Event, Quote, Snapshot, Update
 from tokenwire.metrics import ClientMetrics
@@ -132,6 +133,33 @@ class Delivery:
                 put(Snapshot(quote, sequence, wall, missed))
             else:
                 put(Update(quote, sequence, wall, missed, replayed))
+        return wrong
+
+    def happened(self, message: ChannelMessage, wall: int) -> str | None:
+        """Trades, a bar or a book: each becomes an event, whatever its version says.
+
+        One that cannot be read is left out; the address of the first such one is returned.
+        """
+        wrong: str | None = None
+        tokens, metrics = self._table.tokens, self._metrics
+        for data, version in items_of(message):
+            token = tokens.get(data.address) or self._table.adopt(data.address)
+            if token is None:
+                metrics.unsubscribed += 1
+                wrong = wrong or (data.address if len(data.address) > MAX_TOKEN_NAME_CHARS else None)
+                continue
+            try:
+                happened = item(token.name, data, wall)
+            except (ValueError, OverflowError):
+                wrong = wrong or data.address
+                continue
+            if version is not None and not 0 <= version <= MAX_SEQUENCE:
+                wrong = wrong or data.address
+                continue
+            token.version = version
+            metrics.updates += 1
+            # Only a session with a channel has these, and whoever reads that one knows.
+            self.queue.put(Entry(cast(Event, happened), message.sequence - 1))
         return wrong
 
     def _quote(self, token: Token, data: ExtendedTokenUpdateData, version: int | None, timestamp: int) -> Quote:

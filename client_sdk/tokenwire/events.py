@@ -68,13 +68,15 @@ class Update(msgspec.Struct, frozen=True, gc=False):
 class Connected(msgspec.Struct, frozen=True):
     """A new session began: the first one, or one after the old was lost (``reason`` then says why, I-54).
 
-    ``capabilities`` is what the server granted; empty from a strict v1.0 server.
+    ``capabilities`` is what the server granted; empty from a strict v1.0 server. ``stream`` names what versions and
+    numbers are comparable within: another one than before means that they begin anew. None: the server does not say.
     """
 
     connection_id: str
     capabilities: tuple[str, ...]
     reason: str | None
     received_ms: int
+    stream: str | None = None
 
 
 class Resumed(msgspec.Struct, frozen=True):

@@ -81,14 +81,29 @@ class Exchange:
         self.accepted = self.refused = self.partial_ms = self.passed_ms = self.sent_ms = None
         self.codes = {}
 
-    def encode(self, sequence: int, timestamp: int, *, with_id: bool, known: dict[str, int], stream: str | None) -> str:
-        """The message as text; ``known`` and ``stream`` only if there is something known (I-55)."""
+    def encode(
+        self,
+        sequence: int,
+        timestamp: int,
+        *,
+        with_id: bool,
+        known: dict[str, int],
+        stream: str | None,
+        channel: str = "",
+    ) -> str:
+        """The message as text; ``known`` and ``stream`` only if there is something known (I-55).
+
+        With a ``channel`` it is for that alone, and ``known`` are the numbers of its last events (I-61).
+        """
+        is_known = bool(known) and stream is not None
         data = SubscriptionRequestData(
             self.action,
             list(self.wire),
             self.id if with_id else UNSET,
-            known if known and stream is not None else UNSET,
-            stream if known and stream is not None else UNSET,
+            known if is_known and not channel else UNSET,
+            stream if is_known and stream is not None else UNSET,
+            [channel] if channel else UNSET,
+            known if is_known and channel else UNSET,
         )
         return _encoder.encode(SubscriptionRequest(sequence=sequence, timestamp=timestamp, data=data)).decode()
 

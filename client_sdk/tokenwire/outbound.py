@@ -119,7 +119,14 @@ class Outbound:
                 return
             sequence, timestamp = self._next(now)
             known = subscriptions.known(exchange) if exchanges.details else {}
-            text = exchange.encode(sequence, timestamp, with_id=exchanges.details, known=known, stream=stream)
+            text = exchange.encode(
+                sequence,
+                timestamp,
+                with_id=exchanges.details,
+                known=known,
+                stream=stream,
+                channel=self._config.channel,
+            )
             exchanges.sent(exchange, now)
             self._actions.append(Send(text))
 

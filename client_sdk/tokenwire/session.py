@@ -236,7 +236,9 @@ class ClientSession(Connection):
         stream.begin(message.sequence, can_replay="resume" in self._granted)
         self._subscriptions.begin([] if data.subscriptions is UNSET else [one.token for one in data.subscriptions])
         self._outbound.begin(now, 0, hold_until=now, idle_ms=self._idle_ms)
-        connected = Connected(cut(data.connection_id, MAX_ID_CHARS), tuple(sorted(self._granted)), reason, wall)
+        connected = Connected(
+            cut(data.connection_id, MAX_ID_CHARS), tuple(sorted(self._granted)), reason, wall, versions
+        )
         delivery.tell(connected, last, delivery.lineage)
         if had_session:
             self._metrics.outcome(reason or "not_resumed")

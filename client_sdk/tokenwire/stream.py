@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from tokenwire.channels import ChannelMessage
 from tokenwire.clock import ClockEstimate
 from tokenwire.config import ClientConfig
 from tokenwire.cuts import MAX_CODE_CHARS, cut, cut_names
@@ -206,6 +207,11 @@ class Stream:
             self._apply(message.data.updates, message, now, wall, replayed)
         elif isinstance(message, ExtendedTokenUpdate):
             self._apply((message.data,), message, now, wall, replayed)
+        elif isinstance(message, ChannelMessage):
+            wrong = self._delivery.happened(message, wall)
+            if wrong is not None:
+                why = f"what cannot be read of {wrong[:_MAX_SHOWN_CHARS]!r}"
+                self.invalid(why, now, wall, is_tolerated=True)
         elif isinstance(message, ExtendedSubscription):
             problem = self._subscriptions.reply(message.data, now, replayed=replayed)
             if problem is not None:

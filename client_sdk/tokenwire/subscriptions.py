@@ -24,6 +24,7 @@ class Subscriptions:
     """The state of what is wanted, asked for and held."""
 
     __slots__ = (
+        "_has_channel",
         "_request_count",
         "_settled",
         "_table",
@@ -36,8 +37,9 @@ class Subscriptions:
         "unsettled",
     )
 
-    def __init__(self, table: TokenTable, reply_timeout_ms: int) -> None:
+    def __init__(self, table: TokenTable, reply_timeout_ms: int, *, has_channel: bool = False) -> None:
         self._table = table
+        self._has_channel = has_channel
         self.exchanges = Exchanges()
         self.reply_timeout_ms = reply_timeout_ms
         self.attached = False
@@ -114,7 +116,7 @@ class Subscriptions:
         """The versions of the tokens in ``exchange`` that were applied, for ``known`` (I-55)."""
         if exchange.action != "subscribe":
             return {}
-        return self._table.known(exchange.wire)
+        return self._table.known(exchange.wire, with_value=not self._has_channel)
 
     # --- answers ----------------------------------------------------------------------------------------------
 

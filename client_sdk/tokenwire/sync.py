@@ -23,12 +23,15 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from tokenwire import aio
 from tokenwire.aio import Subscribed
+from tokenwire.channels import Bar, Book, Trade
 from tokenwire.config import ClientConfig
 from tokenwire.errors import ClientClosedError, ConnectionFailedError
 from tokenwire.events import Event, Quote
 from tokenwire.metrics import ClientMetrics
 from tokenwire.sharding import ClientCheckpoint
 from tokenwire.states import ConnectionState
+from tokenwire.streams import Indicators
+from tokenwire.sync_streams import AsyncStream, SyncStream
 from tokenwire.transport import Opener
 
 __all__ = ["TokenClient"]
@@ -153,6 +156,33 @@ class TokenClient:
     def unsubscribe(self, names: Iterable[str] | str, *, wait: bool = True) -> None:
         """As :meth:`tokenwire.TokenClient.unsubscribe`."""
         self._run(lambda: self._client.unsubscribe(names, wait=wait))
+
+    def trades(self, names: Iterable[str] | str, *, after: int | None = None) -> SyncStream[Trade]:
+        """As :meth:`tokenwire.TokenClient.trades`."""
+        return self._stream(lambda: self._client.trades(names, after=after))
+
+    def klines(self, names: Iterable[str] | str, interval: str = "1m", *, history: int = 0) -> SyncStream[Bar]:
+        """As :meth:`tokenwire.TokenClient.klines`."""
+        return self._stream(lambda: self._client.klines(names, interval, history=history))
+
+    def book(self, names: Iterable[str] | str, depth: int = 10) -> SyncStream[Book]:
+        """As :meth:`tokenwire.TokenClient.book`."""
+        return self._stream(lambda: self._client.book(names, depth))
+
+    def indicators(self, names: Iterable[str] | str, interval: str, *indicators: str) -> SyncStream[Indicators]:
+        """As :meth:`tokenwire.TokenClient.indicators`."""
+        return self._stream(lambda: self._client.indicators(names, interval, *indicators))
+
+    def get(self, *path: str, **query: str | int | None) -> Any:
+        """What the server's REST interface answers: ``client.get("tokens", sort="volume")``.
+
+        Raises:
+            RestError: not what was asked for.
+        """
+        return self._run(lambda: self._client.rest.get(*path, **query))
+
+    def _stream(self, make: Callable[[], AsyncStream[_T]]) -> SyncStream[_T]:
+        return SyncStream(self._call(make), self._run, _limited)
 
     def __iter__(self) -> Iterator[Event]:
         while (event := self.next_event()) is not None:

@@ -132,13 +132,13 @@ class TokenTable:
         for token in self.tokens.values():
             token.version = None
 
-    def known(self, addresses: Iterable[str]) -> dict[str, int]:
-        """The last versions of ``addresses`` that were applied, as far as their values are at hand."""
+    def known(self, addresses: Iterable[str], *, with_value: bool = True) -> dict[str, int]:
+        """The last versions of ``addresses`` that were applied, as far as their values are at hand (if they are to)."""
         found = ((address, self.tokens.get(address)) for address in addresses)
         return {
             address: token.version
             for address, token in found
-            if token is not None and token.version is not None and token.quote is not None
+            if token is not None and token.version is not None and (token.quote is not None or not with_value)
         }
 
     def is_blank(self, address: str) -> bool:

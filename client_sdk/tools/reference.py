@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 import tokenwire
-from tokenwire import sync
+from tokenwire import streams, sync
+from tokenwire.sync_streams import SyncStream
 
 TARGET = Path(__file__).parents[1] / "REFERENCE.md"
 HEAD = """# Reference of the tokenwire client
@@ -19,9 +20,14 @@ Generated from the docstrings by `python client_sdk/tools/reference.py`; the gui
 """
 
 
+_CHANNELS = ("tokenwire.channels", "tokenwire.streams", "tokenwire.rest")
+_OF_THE_FEED = {"accepted", "item", "broken", "failed", "page"}
+"""What a stream is told, which is nobody else's business."""
+
+
 def document() -> str:
     """The whole page."""
-    groups: dict[str, list[str]] = {"Client": [], "Events": [], "Settings and state": [], "Errors": []}
+    groups: dict[str, list[str]] = {"Client": [], "Events": [], "Channels": [], "Settings and state": [], "Errors": []}
     for name in tokenwire.__all__:
         value = getattr(tokenwire, name)
         if name.startswith("__"):
@@ -30,11 +36,14 @@ def document() -> str:
             group = "Errors"
         elif value.__module__ == "tokenwire.events" or isinstance(value, UnionType):
             group = "Events"
+        elif value.__module__ in _CHANNELS:
+            group = "Channels"
         elif name in ("TokenClient", "Subscribed"):
             group = "Client"
         else:
             group = "Settings and state"
         groups[group].append(entry(name, value))
+    groups["Channels"] += [entry("streams.Stream", streams.Stream), entry("sync_streams.SyncStream", SyncStream)]
     groups["Client"].append(entry("sync.TokenClient", sync.TokenClient))
     pages = [f"## {group}\n\n" + "\n".join(entries) for group, entries in groups.items()]
     return HEAD + "\n" + "\n".join(pages).rstrip() + "\n"
@@ -69,7 +78,7 @@ def shown(field: Any) -> str:
 def members(value: type) -> Iterator[tuple[str, object]]:
     """Methods and properties that a class defines itself, as a caller writes them."""
     for name, found in vars(value).items():
-        if name.startswith("_") or not inspect.getdoc(found):
+        if name.startswith("_") or not inspect.getdoc(found) or name in _OF_THE_FEED:
             continue
         if isinstance(found, property):
             yield f"`{name}`", found

@@ -10,6 +10,7 @@ import gc
 import json
 import resource
 import time
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tokenwire_server.app import running
 from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.market.trades import TokenInfo
 from tokenwire_server.market.values import TokenValue
-from tokenwire_server.ports import Sink, SourceState
+from tokenwire_server.ports import Sink, Source, SourceState
 from tokenwire_server.settings import Settings
 from tokenwire_server.telemetry.logs import configure_logging
 
@@ -74,19 +75,21 @@ def _value(text: str, time_ms: int) -> TokenValue:
     )
 
 
-async def serve(port: int, workload: Workload) -> None:
-    """Serve until a signal."""
+async def serve(
+    port: int, workload: Workload, sources: Sequence[Source] | None = None, more: Mapping[str, Any] | None = None
+) -> None:
+    """Serve until a signal; with other ``sources`` than the workload, and ``more`` settings, if they are given."""
     interval_s = workload.interval_ms / 1000
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     room = min(MAX_CONNECTIONS, files - SPARE_FILES)
     chosen: dict[str, Any] = {"port": port, "max_connections": room, "update_interval_s": interval_s, "drain_s": 0}
-    settings = Settings(**chosen)
+    settings = Settings(**{**chosen, **(more or {})})
     config = HubConfig(
         max_connections=settings.max_connections,
         max_subscriptions=max(limits.MAX_SUBSCRIPTIONS, *(len(held) for held in workload.sets)),
         update_interval_ms=workload.interval_ms,
     )
-    async with running(settings, [Played(workload)], config, handle_signals=True) as started:
+    async with running(settings, sources or [Played(workload)], config, handle_signals=True) as started:
         gc.collect()
         gc.freeze()  # as the command line does
         print("listening", flush=True)

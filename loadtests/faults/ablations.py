@@ -25,11 +25,11 @@ from tokenwire.sequence import Place, SequenceReader
 from tokenwire.session import ClientSession
 from tokenwire.subscriptions import Subscriptions
 from tokenwire.tokens import TokenTable
-from tokenwire_server.core import requests, subscribing
 from tokenwire_server.core.hub import Hub
 from tokenwire_server.core.lifecycle import Lifecycle
 from tokenwire_server.core.ring import Ring, Run
 from tokenwire_server.core.session import Session
+from tokenwire_server.core.subscribing import Subscriber
 from tokenwire_server.core.upstream import Upstream
 
 __all__ = ["ABLATIONS", "Ablation", "Found", "hunt"]
@@ -191,15 +191,15 @@ def restored_without_values(replace: Patcher) -> None:
 @_ablation(300, "values")
 def known_is_off_by_one(replace: Patcher) -> None:
     """A client that knows version N is not sent N+1."""
-    apply = subscribing.apply_request
+    apply = Subscriber.apply
 
-    def skip(request: Any, *rest: Any) -> Any:
+    def skip(self: Subscriber, request: Any, *rest: Any) -> Any:
         if request.known:
             known = {address: version + 1 for address, version in request.known.items()}
             request = msgspec.structs.replace(request, known=known)
-        return apply(request, *rest)
+        return apply(self, request, *rest)
 
-    replace(requests, "apply_request", skip)
+    replace(Subscriber, "apply", skip)
 
 
 @_ablation(300, "every_version", "missed")

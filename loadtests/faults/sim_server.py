@@ -90,6 +90,15 @@ class SimServer:
         """The token at this address."""
         return self.tokens.get(address)
 
+    def channel(self, name: str) -> None:
+        """There are values only."""
+
+    def members(self, name: str) -> None:
+        """Likewise."""
+
+    def topic(self, address: str, channel: str, topics: object) -> None:
+        """Likewise."""
+
     # --- the market ------------------------------------------------------------------------------------------
 
     def change(self, address: str, times: int = 1) -> None:

@@ -71,7 +71,7 @@ def instances(schema: Any, root: Any) -> st.SearchStrategy[Any]:
         return st.lists(
             instances(schema.get("items", {"type": "string"}), root),
             min_size=schema.get("minItems", 0),
-            max_size=3,
+            max_size=min(schema.get("maxItems", 3), 3),
             unique_by=json.dumps if schema.get("uniqueItems") else None,
         )
     assert kind == "object", schema

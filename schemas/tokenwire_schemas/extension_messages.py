@@ -14,6 +14,8 @@ from tokenwire_schemas.messages import ConnectionData, ErrorData, SubscriptionDa
 __all__ = [
     "Ack",
     "AckData",
+    "Book",
+    "BookData",
     "ClientMessage",
     "ExtendedConnection",
     "ExtendedConnectionData",
@@ -36,10 +38,12 @@ __all__ = [
     "Rejected",
     "Replay",
     "ReplayData",
+    "SetData",
     "SubscriptionRequest",
     "SubscriptionRequestData",
     "TokenBatch",
     "TokenBatchData",
+    "TokenSet",
     "Transaction",
     "TransactionBatch",
     "TransactionBatchData",
@@ -134,7 +138,10 @@ class GapData(msgspec.Struct, frozen=True, rename={"first": "from", "last": "to"
 
 
 class TransactionData(msgspec.Struct, frozen=True):
-    """One trade: ``side`` of the taker, ``volume`` in base units, ISO 8601 ``timestamp`` (I-61)."""
+    """One trade: ``side`` of the taker, ``volume`` in base units, ISO 8601 ``timestamp`` (I-61).
+
+    ``version`` is its number among the trades of the token, ``id`` the source's name for it.
+    """
 
     symbol: str
     price: str
@@ -143,6 +150,7 @@ class TransactionData(msgspec.Struct, frozen=True):
     timestamp: str
     address: str
     version: int | UnsetType = UNSET
+    id: str | UnsetType = UNSET
 
 
 class TransactionBatchData(msgspec.Struct, frozen=True):
@@ -152,7 +160,8 @@ class TransactionBatchData(msgspec.Struct, frozen=True):
 
 
 class KlineData(msgspec.Struct, frozen=True):
-    """One candlestick, open or closed: ISO 8601 times, ``volume`` in base units (I-62)."""
+    """One candlestick, open or ``closed``: ISO 8601 times, ``volume`` in base units, ``turnover`` in quote units; the
+    part whose taker bought (``buy_…``); ``version`` rises with every change, ``revision`` counts late trades (I-62)."""
 
     symbol: str
     interval: str
@@ -164,7 +173,35 @@ class KlineData(msgspec.Struct, frozen=True):
     close: str
     volume: str
     address: str
+    closed: bool
     version: int | UnsetType = UNSET
+    turnover: str | UnsetType = UNSET
+    buy_volume: str | UnsetType = UNSET
+    buy_turnover: str | UnsetType = UNSET
+    trades: int | UnsetType = UNSET
+    revision: int | UnsetType = UNSET
+
+
+class BookData(msgspec.Struct, frozen=True):
+    """The best levels of an order book, at most ``depth`` of each side: price and amount in base units (I-78)."""
+
+    symbol: str
+    depth: int
+    bids: list[tuple[str, str]]
+    asks: list[tuple[str, str]]
+    timestamp: str
+    stale: bool
+    address: str
+    version: int | UnsetType = UNSET
+
+
+class SetData(msgspec.Struct, frozen=True):
+    """Members of a set that came and went: addresses; ``size``: how many it has now (I-80)."""
+
+    set: str
+    added: list[str]
+    removed: list[str]
+    size: int
 
 
 class _Envelope(msgspec.Struct, frozen=True, tag_field="type"):
@@ -232,6 +269,18 @@ class Kline(_Envelope, frozen=True, tag="kline"):
     data: KlineData
 
 
+class Book(_Envelope, frozen=True, tag="book"):
+    """The best levels of an order book."""
+
+    data: BookData
+
+
+class TokenSet(_Envelope, frozen=True, tag="set"):
+    """A set of tokens changed."""
+
+    data: SetData
+
+
 ExtendedServerMessage = (
     ExtendedConnection
     | ExtendedTokenUpdate
@@ -243,12 +292,14 @@ ExtendedServerMessage = (
     | Transaction
     | TransactionBatch
     | Kline
+    | Book
+    | TokenSet
 )
 """What a client may receive once something was granted; reads every strict message too."""
 
 
 class SubscriptionRequestData(msgspec.Struct, frozen=True, rename="camel"):
-    """Addresses or symbols, and with extensions an id, channels and what the client knows (I-53, I-55, I-60)."""
+    """Addresses or symbols, and with extensions an id, channels and what the client knows (I-53, I-55, I-60, I-61)."""
 
     action: Literal["subscribe", "unsubscribe"]
     tokens: list[str]
@@ -256,6 +307,7 @@ class SubscriptionRequestData(msgspec.Struct, frozen=True, rename="camel"):
     known: dict[str, int] | UnsetType = UNSET
     stream: str | UnsetType = UNSET
     channels: list[str] | UnsetType = UNSET
+    after: dict[str, int] | UnsetType = UNSET
 
 
 class AckData(msgspec.Struct, frozen=True):

@@ -47,7 +47,9 @@ PROTOCOL_ERRORS_WINDOW_MS: Final = 60_000
 MAX_TOKEN_NAME_CHARS: Final = 256
 MAX_REQUEST_ID_CHARS: Final = 128
 MAX_ECHO_CHARS: Final = 128
-MAX_KNOWN: Final = 10_000  # entries of `known` in one subscribe
+MAX_KNOWN: Final = 10_000  # entries of `known`, or of `after`, in one subscribe
+MAX_CHANNELS: Final = 32  # names in one subscription message
+MAX_CHANNEL_CHARS: Final = 64
 MAX_REJECTED_SOCKETS: Final = 50  # sockets told MAX_CONNECTIONS at once; beyond them HTTP 503
 BUSY_RETRY_AFTER_MS: Final = 5_000  # what a full instance asks for
 MAX_SEQUENCE: Final = 2**53 - 1
@@ -70,6 +72,14 @@ RESUME_MAX_BYTES: Final = 1_048_576
 RESUME_INSTANCE_BYTES: Final = 268_435_456
 RESUME_RACE_MS: Final = CONNECTION_TIMEOUT_MS  # while the winner is younger, the lower attempt loses
 
-# --- Interpretations: single versions ----------------------------------------------------------------------
-MAX_STREAM_LOG_BYTES: Final = 16_777_216  # of single changes between two flushes, all tokens together
-STREAM_FLUSH_MS: Final = 50  # how long a change waits for clients that get every version
+# --- Interpretations: channels -----------------------------------------------------------------------------
+STATE_GAP_MS: Final = 250  # between two messages of one open bar, or one book
+MIN_PUSH_GAP_MS: Final = 50
+MAX_PUSH_GAP_MS: Final = 60_000
+MAX_SET_TOPICS: Final = 100  # tokens of a set that is subscribed with other channels than `token`
+MAX_SET_TOKENS: Final = 1_000  # that the name of a set may ask for
+DEFAULT_SET_TOKENS: Final = 50
+
+# --- Interpretations: events and single versions -----------------------------------------------------------
+MAX_STREAM_LOG_BYTES: Final = 16_777_216  # of events between two flushes, and of single changes, all tokens together
+STREAM_FLUSH_MS: Final = 50  # how long an event waits, or a change for clients that get every version

@@ -8,31 +8,42 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.config import Config
 
 from tokenwire_server.core.hub import HubConfig
+from tokenwire_server.core.plain_hub import PlainConfig
+from tokenwire_server.errors import UserError
 from tokenwire_server.gateway.dispatch import dispatcher
 from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.gateway.handshake import ENDPOINT
-from tokenwire_server.gateway.http import build_http_app
+from tokenwire_server.gateway.http import SOCKETIO_PATH, build_http_app
+from tokenwire_server.gateway.plain_streams import PlainStreams
 from tokenwire_server.gateway.server import GatewayServer
+from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.instruments import build_instruments
+from tokenwire_server.intake import POSTED, Intake
 from tokenwire_server.pipeline import Pipeline
-from tokenwire_server.ports import Source, SourceState
+from tokenwire_server.ports import Resumable, Source, SourceState
 from tokenwire_server.preflight import bind_socket, raise_file_limit, tls_context
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import build_sources
 from tokenwire_server.telemetry.logs import configure_logging, get_log
 from tokenwire_server.telemetry.metrics import Metrics
 
+if TYPE_CHECKING:
+    from tokenwire_server.gateway.socketio_face import SocketIOFace
+
 __all__ = ["Running", "running", "serve"]
 
 _log = get_log(__name__)
 
+DEFAULT_DATA: Final = Path("tokenwire-data")
 _KEEP_ALIVE_S: Final = 5
 _HTTP_SHUTDOWN_S: Final = 3
+MAX_ASGI_MESSAGE_BYTES: Final = 131_072  # of one message of a Socket.IO client: the longest names fit several times
 
 
 @dataclass(frozen=True)
@@ -43,9 +54,12 @@ class Running:
     port: int
     pipeline: Pipeline
     endpoint: Endpoint
+    streams: PlainStreams
     metrics: Metrics
     server: GatewayServer
     serving: asyncio.Task[None]
+    socketio: "SocketIOFace | None" = None
+    intake: Intake | None = None
 
 
 def serve(settings: Settings) -> int:
@@ -72,6 +86,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(settings: Settings) -> None:
+    if settings.data is None and not settings.sources:  # what is posted is taken only where it is kept
+        settings = settings.model_copy(update={"data": DEFAULT_DATA})
     async with running(settings, build_sources(settings), handle_signals=True) as started:
         gc.collect()
         gc.freeze()  # what lives now lives as long as the process; collections needn't look at it again
@@ -92,9 +108,32 @@ async def running(
     """Serve within the block; leaving it drains and stops. Port 0 takes a free one.
 
     Raises:
-        UserError: the port, the certificate or the limit of open files is not as it must be.
+        UserError: the port, the certificate, the data directory or the limit of open files is not as it must be, or
+            an extra is missing.
     """
+    if settings.data is None:
+        async with _running(settings, sources, hub_config, None, handle_signals=handle_signals) as started:
+            yield started
+        return
+    kept = await DataDirectory.open(settings.data, settings.retention)
+    try:
+        async with _running(settings, sources, hub_config, kept, handle_signals=handle_signals) as started:
+            yield started
+    finally:
+        await kept.close()
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings,
+    sources: Sequence[Source],
+    hub_config: HubConfig | None,
+    kept: DataDirectory | None,
+    *,
+    handle_signals: bool,
+) -> AsyncIterator[Running]:
     loop = asyncio.get_running_loop()
+    make_face = _socketio() if settings.socketio else None
     if settings.tls_cert is not None and settings.tls_key is not None:
         tls_context(settings.tls_cert, settings.tls_key)
     raise_file_limit(settings.max_connections)
@@ -105,33 +144,57 @@ async def running(
         lambda: int(loop.time() * 1000),
         lambda: time.time_ns() // 1_000_000,
         hub_config or _hub_config(settings),
+        stream=None if kept is None else kept.beginning.stream,
+        version_floor=0 if kept is None else kept.beginning.version,
     )
+    if kept is not None:
+        try:
+            await _go_on(pipeline, sources, kept)
+        except UserError:
+            listener.close()
+            raise
     endpoint = Endpoint(pipeline.hub, settings.update_interval_s, settings.origin_allowed)
     endpoint.before_tick = pipeline.tick_callbacks
-    metrics = build_instruments(pipeline, endpoint, settings.otlp_endpoint)
+    face = make_face(endpoint, pipeline) if make_face is not None else None
+    streams = PlainStreams(endpoint, pipeline, PlainConfig(channel_messages=settings.broadcast_channel_size))
+    pipeline.trade_listeners.append(streams.on_trade)
+    pipeline.bar_listeners.append(streams.on_bar)
+    intake = Intake(pipeline, pipeline.recorder, settings.ingest_venue)
+    metrics = build_instruments(pipeline, endpoint, streams.hub, settings.otlp_endpoint)
     config = Config(
-        build_http_app(pipeline, metrics.exposition, settings, pipeline),
-        ws=cast(Any, dispatcher(endpoint)),
+        build_http_app(pipeline, metrics.exposition, settings, pipeline, intake),
+        ws=cast(Any, dispatcher(endpoint, {} if face is None else {SOCKETIO_PATH: face.protocol}, streams)),
+        ws_max_size=MAX_ASGI_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,
         lifespan="off",
         log_config=None,
         access_log=settings.access_log,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_HTTP_SHUTDOWN_S,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
     server = GatewayServer(config, endpoint, settings.drain_s, handle_signals=handle_signals)
+    server.drains.append(streams.drain)
+    if face is not None:
+        pipeline.before_tick(face.tick)
+        server.drains.append(face.drain)
     for source in sources:
         pipeline.add_source(source)
-    feeding = [asyncio.create_task(_run_source(source, pipeline), name=source.name) for source in sources]
+    feeding = [
+        asyncio.create_task(_run_source(source, pipeline), name=source.name) for source in (*sources, intake.source)
+    ]
     serving = asyncio.create_task(server.serve([listener]), name="serve")
     listening = asyncio.create_task(server.listening.wait())
     try:
         await asyncio.wait((listening, serving), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             await serving  # it could not start: let its error out
-        yield Running(_url(settings, port), port, pipeline, endpoint, metrics, server, serving)
+        yield Running(_url(settings, port), port, pipeline, endpoint, streams, metrics, server, serving, face, intake)
     finally:
         listening.cancel()
         server.should_exit = True
@@ -152,6 +215,27 @@ def _hub_config(settings: Settings) -> HubConfig:
         resume_window_ms=int(settings.resume_window_s * 1000),
         resume_instance_bytes=settings.resume_memory_mib * 1_048_576,
     )
+
+
+def _socketio() -> "type[SocketIOFace]":
+    try:
+        from tokenwire_server.gateway.socketio_face import SocketIOFace  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if error.name not in ("socketio", "engineio"):
+            raise
+        raise UserError("--socketio needs python-socketio; install it: pip install 'tokenwire[socketio]'") from None
+    return SocketIOFace
+
+
+async def _go_on(pipeline: Pipeline, sources: Sequence[Source], kept: DataDirectory) -> None:
+    """Be where the process before ended, and have everything from here on stored."""
+    recorder, pages = await kept.attach(pipeline.market, {POSTED, *(source.name for source in sources)})
+    pipeline.keep(recorder, pages)
+    for source in sources:
+        position = kept.beginning.offsets.get(source.name)
+        if position is not None and isinstance(source, Resumable):
+            source.resume(position)
+    _log.info("history restored", tokens=len(pipeline.market), trades=kept.beginning.numbered)
 
 
 async def _run_source(source: Source, pipeline: Pipeline) -> None:
@@ -180,6 +264,7 @@ def _announce(settings: Settings, started: Running) -> None:
         f"Token Data WebSocket v1.0 on {started.url}",
         f"  try it:    npx -y wscat -c {started.url}{trust} {subscribe}",
         f"  browser:   {page}    health: {page}health    metrics: {page}metrics",
+        *([] if settings.data is None else [f"  history:   kept in {settings.data}"]),
         "  stop with Ctrl-C",
     ]
     print("\n".join(lines), file=sys.stderr if settings.log_format == "json" else sys.stdout, flush=True)

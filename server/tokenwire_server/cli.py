@@ -6,8 +6,9 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -17,6 +18,7 @@ from tokenwire_server.errors import UserError
 __all__ = ["app", "run_command"]
 
 _PROGRAM: Final = "tokenwire-server"
+_Choice = TypeVar("_Choice", bound=StrEnum)
 _GROUP_OPTIONS: Final = frozenset({"--version", "--help"})
 
 _ABOUT: Final = """Real-time token data over WebSocket (Token Data WebSocket Service v1.0).
@@ -41,6 +43,9 @@ _ABOUT: Final = """Real-time token data over WebSocket (Token Data WebSocket Ser
       wss and https, for everybody
   tokenwire-server serve-tape trades.txt
       plays the exchange; read it with --source binance:BTCUSDT@ws://127.0.0.1:8090
+  tokenwire-server --data prices
+      keep bars and trades over restarts; read them with
+      tokenwire-server export --data prices -o bars.csv
   tokenwire-server config
       every setting, its value and where the value comes from
 
@@ -127,6 +132,7 @@ Sources = Annotated[
         "--source",
         metavar="SOURCE",
         help="Where prices come from (simulator): simulator, tape:PATH, binance:SYM,SYM\\[@URL], "
+        "dexscreener:ADDR,ADDR, dexscreener:search=QUERY, jupiter:MINT,MINT, "
         "probe\\[:TOKENS] (for load tests: prices tell when a tick was planned) or none. Repeat for several.",
     ),
 ]
@@ -138,6 +144,18 @@ Key = Annotated[_Text, typer.Option("--tls-key", metavar="FILE", help="Private k
 Drain = Annotated[
     _Text,
     typer.Option("--drain", metavar="SECONDS", help="A shutdown spreads its closes over this time (5)."),
+]
+Data = Annotated[
+    _Text,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Keep bars and trades there, over restarts. Without it they are in memory only; with "
+        "--source none in ./tokenwire-data.",
+    ),
+]
+SocketIO = Annotated[
+    bool, typer.Option("--socketio", help="Serve Socket.IO clients too, on /socket.io/; needs tokenwire\\[socketio].")
 ]
 Level = Annotated[
     _Text,
@@ -160,7 +178,9 @@ def run(
     seed: Seed = None,
     tls_cert: Certificate = None,
     tls_key: Key = None,
+    data: Data = None,
     drain: Drain = None,
+    socketio: SocketIO = False,
     log_level: Level = None,
     log_format: Format = None,
     env_file: EnvFile = None,
@@ -190,7 +210,9 @@ def config(
     seed: Seed = None,
     tls_cert: Certificate = None,
     tls_key: Key = None,
+    data: Data = None,
     drain: Drain = None,
+    socketio: SocketIO = False,
     log_level: Level = None,
     log_format: Format = None,
     env_file: EnvFile = None,
@@ -203,6 +225,107 @@ def config(
     settings = load(_flags(locals()), env_file=env_file)
     (cli_config.print_json if as_json else cli_config.print_table)(settings)
     return 0
+
+
+@app.command()
+def fetch(
+    source: Sources = None,
+    merged: Annotated[bool, typer.Option("--merged", help="One row a token, merged, not what each API says.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
+    env_file: EnvFile = None,
+) -> int:
+    """Ask DexScreener or Jupiter once and show what they say; exit code 1 if none answers."""
+    import asyncio  # noqa: PLC0415
+
+    from tokenwire_server import fetch_command  # noqa: PLC0415
+    from tokenwire_server.settings import load  # noqa: PLC0415
+    from tokenwire_server.telemetry.logs import configure_logging  # noqa: PLC0415
+
+    configure_logging("error")  # what went wrong stands below the table
+    fetched = asyncio.run(fetch_command.fetch_once(load({"source": source}, env_file=env_file)))
+    fetch_command.print_fetched(fetched, merged=merged, as_json=as_json)
+    return 0 if fetched.answered else 1
+
+
+DataDir = Annotated[str, typer.Option("--data", metavar="DIR", help="The directory that the server keeps bars in.")]
+
+
+@app.command()
+def export(
+    data: DataDir,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
+    what: Annotated[str, typer.Option(metavar="WHAT", help="bars or trades.")] = "bars",
+    table_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="csv or parquet; without it, as the file is called."),
+    ] = None,
+    symbol: Annotated[str | None, typer.Option(metavar="NAME", help="One token: its symbol or address.")] = None,
+    interval: Annotated[str | None, typer.Option(metavar="LENGTH", help="Bars of one length, such as 1m.")] = None,
+    begin: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Not before this: Unix s or ms, or RFC 3339.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Not after this.")] = None,
+    text: Annotated[bool, typer.Option("--text", help="Parquet: numbers as text, not as decimal128(38, 18).")] = False,
+) -> int:
+    """Write stored bars or trades to a CSV or Parquet file; a server may be running on the same data."""
+    from tokenwire_server import export_command  # noqa: PLC0415
+    from tokenwire_server.history.tables import TableFormat  # noqa: PLC0415
+
+    rows = export_command.export(
+        export_command.ExportRequest(
+            data=Path(data),
+            what=_one_of(export_command.What, what, "--what"),
+            table_format=_one_of(
+                TableFormat, table_format or Path(output).suffix.lstrip(".").lower() or "csv", "--format"
+            ),
+            output=Path(output),
+            symbol=symbol,
+            interval=interval,
+            begin=begin,
+            end=end,
+            as_text=text,
+        )
+    )
+    typer.echo(f"{rows} {what} in {output}")
+    return 0
+
+
+@app.command("import")
+def import_(
+    data: DataDir,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Trades: id, symbol, price, amount, side, timestamp; CSV or Parquet.")
+    ],
+    venue: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Trades without an address are those of NAME:SYMBOL (as posted ones are)."),
+    ] = None,
+    env_file: EnvFile = None,
+) -> int:
+    """Add trades of a file to stored ones, each once, and their bars; no server may be running on the data.
+
+    Exit code 1: some rows were rejected; the others are stored.
+    """
+    import asyncio  # noqa: PLC0415
+
+    from tokenwire_server import import_command  # noqa: PLC0415
+    from tokenwire_server.settings import load  # noqa: PLC0415
+
+    settings = load({"ingest_venue": venue} if venue else {}, env_file=env_file)
+    imported = asyncio.run(
+        import_command.import_with_progress(
+            Path(data), Path(file), settings.ingest_venue, settings.retention, settings.max_tokens
+        )
+    )
+    import_command.print_imported(imported)
+    return 1 if imported.rejected else 0
+
+
+def _one_of(choices: type[_Choice], text: str, name: str) -> _Choice:
+    try:
+        return choices(text.lower())
+    except ValueError:
+        raise UserError(f"{name}: {text!r} is none of {', '.join(choices)}") from None
 
 
 def _fault(meaning: str) -> Any:
@@ -273,6 +396,8 @@ def _flags(arguments: Mapping[str, object]) -> dict[str, object]:
         "seed",
         "tls_cert",
         "tls_key",
+        "socketio",
+        "data",
         "log_level",
         "log_format",
     )
@@ -292,7 +417,7 @@ def _serve_reloading(flags: Mapping[str, object], env_file: str | None) -> int:
     command = [sys.executable, "-m", "tokenwire_server", "run"]
     for name, value in given.items():
         for part in value if isinstance(value, list) else [value]:
-            command += [FLAGS[name], str(part)]
+            command += [FLAGS[name]] if part is True else [FLAGS[name], str(part)]
     watched = [Path(__file__).parent, Path(tokenwire_schemas.__file__).parent]
     if env_file:
         command += ["--env-file", env_file]

@@ -6,8 +6,11 @@ Everything is a plain integer of its owner, read when somebody asks.
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from tokenwire_server.core.plain_hub import PlainHub
+from tokenwire_server.core.plain_room import StreamForm
 from tokenwire_server.core.states import LinkState
 from tokenwire_server.gateway.endpoint import Endpoint
+from tokenwire_server.history.recorder import HistoryState, Recorder
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import SourceState
 from tokenwire_server.telemetry.histogram import LatencyHistogram
@@ -18,14 +21,17 @@ __all__ = ["build_instruments"]
 K = TypeVar("K")
 
 
-def build_instruments(pipeline: Pipeline, endpoint: Endpoint, otlp_endpoint: str | None) -> Metrics:
+def build_instruments(pipeline: Pipeline, endpoint: Endpoint, streams: PlainHub, otlp_endpoint: str | None) -> Metrics:
     """All metrics of a server. Raises UserError if OTLP is asked for and not installed."""
     metrics = build_metrics(otlp_endpoint=otlp_endpoint)
     _connections(metrics, endpoint)
     _sessions(metrics, endpoint)
     _traffic(metrics, endpoint)
     _latency(metrics, endpoint)
+    _streams(metrics, streams)
     _market(metrics, pipeline)
+    if pipeline.recorder is not None:
+        _history(metrics, pipeline.recorder)
     return metrics
 
 
@@ -192,6 +198,94 @@ def _latency(metrics: Metrics, endpoint: Endpoint) -> None:
     metrics.histogram("tick_duration", duration, description="Time to number and hand over one tick's frames.")
 
 
+def _streams(metrics: Metrics, hub: PlainHub) -> None:
+    """Of the plain paths."""
+    stats = hub.stats
+
+    def forms() -> Readings:
+        counts = dict.fromkeys(StreamForm, 0)
+        for room in hub.rooms.values():
+            counts[room.key.form] += len(room.live) + len(room.behind)
+        return [(count, {"stream": form.value}) for form, count in counts.items()]
+
+    metrics.observe("stream_clients", description="Clients of the plain paths.", kind=Kind.GAUGE, read=forms)
+    metrics.observe(
+        "streams_closed_by_server",
+        description="Clients of the plain paths that the server closed, by close code.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(stats.closes, "code"),
+    )
+    metrics.observe(
+        "slow_consumers_cut",
+        description="Clients of the plain paths closed because they lagged, by the limit that was exceeded.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(stats.cuts, "limit"),
+    )
+    gauges: dict[str, tuple[str, str, Callable[[], int]]] = {
+        "streams": ("Distinct streams of the plain paths that somebody listens to.", "", lambda: len(hub.rooms)),
+        "stream_clients_behind": (
+            "Clients of the plain paths whose socket takes no more.",
+            "",
+            lambda: sum(len(room.behind) for room in hub.rooms.values()),
+        ),
+        "stream_log_held": (
+            "Memory of the messages kept for those clients.",
+            "By",
+            lambda: sum(room.log_octets for room in hub.rooms.values()),
+        ),
+    }
+    for name, (description, unit, read) in gauges.items():
+        metrics.observe(name, description=description, unit=unit, kind=Kind.GAUGE, read=_one(read))
+    counters: dict[str, tuple[str, str, Callable[[], int]]] = {
+        "stream_messages": ("Messages of the plain paths, counted once for all clients.", "", lambda: stats.published),
+        "stream_sent": ("Bytes of messages to clients of the plain paths.", "By", lambda: stats.bytes_out),
+        "stream_received": ("Bytes of clients of the plain paths.", "By", lambda: stats.bytes_in),
+        "stream_messages_dropped": (
+            "Messages and control frames of such clients beyond their rate.",
+            "",
+            lambda: stats.dropped_in,
+        ),
+    }
+    for name, (description, unit, read) in counters.items():
+        metrics.observe(name, description=description, unit=unit, kind=Kind.COUNTER, read=_one(read))
+
+
+def _history(metrics: Metrics, recorder: Recorder) -> None:
+    builder = recorder.builder
+    metrics.observe(
+        "history_state",
+        description="1 for the state that the storing of bars and trades is in.",
+        kind=Kind.GAUGE,
+        read=lambda: [(int(recorder.status.state is state), {"state": state.value}) for state in HistoryState],
+    )
+    metrics.observe(
+        "history_rows_waiting",
+        description="Trades and bars that wait to be stored.",
+        kind=Kind.GAUGE,
+        read=_one(lambda: builder.rows),
+    )
+    counters: dict[str, tuple[str, Callable[[], int]]] = {
+        "history_commits": ("Batches stored.", lambda: recorder.commits),
+        "history_failures": ("Attempts to store a batch that failed.", lambda: recorder.failures),
+        "history_rows_pruned": ("Rows deleted, being older than they are kept.", lambda: recorder.rows_pruned),
+        "trades_unnumbered": (
+            "Trades applied without a number, because none could be reserved: in no list and no stream of trades.",
+            lambda: recorder.unnumbered,
+        ),
+    }
+    for name, (description, read) in counters.items():
+        metrics.observe(name, description=description, kind=Kind.COUNTER, read=_one(read))
+    metrics.observe(
+        "history_given_up",
+        description="Trades, and series of bars with holes, that were not stored because too much waited.",
+        kind=Kind.COUNTER,
+        read=lambda: [
+            (builder.given_up_trades, {"what": "trades"}),
+            (builder.given_up_bars, {"what": "series"}),
+        ],
+    )
+
+
 def _market(metrics: Metrics, pipeline: Pipeline) -> None:
     market = pipeline.market
     metrics.observe("tokens", description="Known tokens.", kind=Kind.GAUGE, read=lambda: [(len(market), {})])
@@ -240,6 +334,12 @@ def _market(metrics: Metrics, pipeline: Pipeline) -> None:
         description="Trades and frames of sources that were not used.",
         kind=Kind.COUNTER,
         read=lambda: [(n, {"source": s, "reason": r}) for (s, r), n in pipeline.rejections.items()],
+    )
+    metrics.observe(
+        "data_doubted",
+        description="Trades and stated values that were used although something about them is odd.",
+        kind=Kind.COUNTER,
+        read=lambda: [(n, {"source": s, "reason": r}) for (s, r), n in pipeline.doubts.items()],
     )
     metrics.observe(
         "trades_set_aside",

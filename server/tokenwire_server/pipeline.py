@@ -1,21 +1,35 @@
 """From sources to the board: validation, market, hub. The sink of every source and the directory of the hub."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Final, TypeVar
 
+from tokenwire_server.channels import Channels
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.staleness import SourceHealth
-from tokenwire_server.market.bar_pages import TokenView
+from tokenwire_server.core.topics import Topic, Topics
+from tokenwire_server.history.pages import HistoryPages
+from tokenwire_server.history.recorder import HistoryStatus, Recorder
+from tokenwire_server.market.bar import Bar
+from tokenwire_server.market.bar_pages import BarPage, Page, PageRequest, page_of
 from tokenwire_server.market.bars import BarChange, BarPlan
-from tokenwire_server.market.market import Market, TokenState
+from tokenwire_server.market.book import OrderBook
+from tokenwire_server.market.books import MarketBooks
+from tokenwire_server.market.doubts import MAX_AHEAD_MS, OLD_MS, Doubt, doubt_of_time
+from tokenwire_server.market.intervals import Interval
+from tokenwire_server.market.market import UNOWNED, VERSION_SHIFT, Market, TokenState
 from tokenwire_server.market.market_bars import MarketBars
+from tokenwire_server.market.ranking import Ranking
 from tokenwire_server.market.registry import Resolution
+from tokenwire_server.market.token_pages import TokenPages
+from tokenwire_server.market.trade_pages import TradePage, TradeRequest, trade_page_of
 from tokenwire_server.market.trades import TokenInfo, Trade
-from tokenwire_server.market.values import TokenValue
-from tokenwire_server.ports import Source, SourceState
+from tokenwire_server.market.values import ReadsMarket, TokenValue
+from tokenwire_server.ports import BookSource, Replay, Source, SourceState
 from tokenwire_server.telemetry.logs import get_log
-from tokenwire_server.validation.trades import Rejection, validate_trade, validate_value
+from tokenwire_server.token_sets import TokenLists
+from tokenwire_server.validation.trades import Rejection, validate_recorded, validate_trade, validate_value
 
 __all__ = ["Pipeline"]
 
@@ -26,14 +40,15 @@ _STREAM_BYTES: Final = 9
 _GAPS_LOGGED: Final = 10
 _GAPS_PER_LINE: Final = 100
 
-T = TypeVar("T")
+T = TypeVar("T", Trade, TokenValue)
 
 
 class Pipeline:
     """Wires the market to the hub. Calls are synchronous and never raise for bad data.
 
     ``monotonic_ms`` is the hub's clock, ``wall_ms`` Unix time, ``new_secret`` makes the secret of a session, and
-    ``stream`` names the lineage of the versions (random by default: nothing of it outlives the process).
+    ``stream`` names the lineage of the versions (random by default: nothing of it outlives the process), all of which
+    are above ``version_floor``.
     """
 
     def __init__(
@@ -45,28 +60,68 @@ class Pipeline:
         *,
         new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(_SECRET_BYTES),
         stream: str | None = None,
+        version_floor: int = 0,
     ) -> None:
         self.trade_listeners: list[Callable[[TokenState, int, Trade], None]] = []  # of every trade, with its number
         self.bar_listeners: list[Callable[[str, BarChange], None]] = []  # of bars that close or are corrected
         self.market = Market(
-            self._changed, wall_ms(), max_tokens, bars=MarketBars(tell=self._bar_changed), on_trade=self._traded
+            self._changed,
+            wall_ms(),
+            max_tokens,
+            bars=MarketBars(tell=self._bar_changed),
+            on_trade=self._traded,
+            on_jump=self._jumped,
+            version_floor=version_floor,
         )
         self.hub = Hub(
             self, monotonic_ms(), config, new_secret=new_secret, stream=stream or secrets.token_urlsafe(_STREAM_BYTES)
         )
         self.rejections: dict[tuple[str, str], int] = {}  # by source and reason
+        self.doubts: dict[tuple[str, str], int] = {}  # by source and kind
         self.accepted: dict[str, int] = {}  # trades that passed validation, by source
         self.stated: dict[str, int] = {}  # stated values that did, by source
-        self.tick_callbacks: list[Callable[[float], None]] = []  # called before each tick with its planned instant
+        self.book_listeners: list[Callable[[str], None]] = []  # of each change of an order book
+        self.books = MarketBooks(self._book_changed, wall_ms() << VERSION_SHIFT)
+        self.channels = Channels(self.market, self.books, self.hub.board)
+        self.trade_listeners.append(self.channels.traded)
+        self.bar_listeners.append(self.channels.bar_changed)
+        self.book_listeners.append(self.channels.book_changed)
+        # Called before each tick with its planned instant.
+        self.tick_callbacks: list[Callable[[float], None]] = [self._tend_books]
+        self.recorder: Recorder | None = None  # None: nothing outlives the process
+        self._pages: HistoryPages | None = None
         self.gaps: dict[str, tuple[int, int]] = {}  # holes, and trades in them, by source
         self.states: dict[str, SourceState] = {}
+        self._replays: set[str] = set()
         self._monotonic_ms = monotonic_ms
         self._wall_ms = wall_ms
+        self.ranking = Ranking(lambda: self.market)
+        self.token_lists = TokenLists(self.ranking, monotonic_ms)
+        self.token_pages = TokenPages(
+            self.ranking, lambda token: self.hub.board.row(token).payload(details=True), wall_ms()
+        )
 
     def add_source(self, source: Source) -> None:
         """Know a source before it runs."""
         self.states[source.name] = SourceState.STARTING
-        self.hub.staleness.sources[source.name] = SourceHealth(source.cadence_ms, self._monotonic_ms())
+        if isinstance(source, Replay) and source.is_replay:
+            self._replays.add(source.name)
+        name, health = source.name, SourceHealth(source.cadence_ms, self._monotonic_ms())
+        if isinstance(source, ReadsMarket):
+            source.read_market(self.market.price_of)
+            health.confirmed_ms = {}
+        self.hub.staleness.sources[name] = health
+        if isinstance(source, BookSource):
+            source.use_books(self.books)
+
+    def keep(self, recorder: Recorder, pages: HistoryPages) -> None:
+        """Have everything from now on stored, and answer for what is not at hand any more from what was."""
+        self.recorder = recorder
+        self._pages = pages
+        self.trade_listeners.append(recorder.builder.traded)
+        self.bar_listeners.append(recorder.builder.bar_changed)
+        # Tokens that nobody brings any more are as old as they can be.
+        self.hub.staleness.sources[UNOWNED] = SourceHealth(0, self._monotonic_ms())
 
     # --- Sink ------------------------------------------------------------------------------------------------
 
@@ -76,28 +131,52 @@ class Pipeline:
 
     def trades(self, source: str, trades: Sequence[Trade]) -> None:
         """Validate trades and fold them into the market."""
-        self._take(source, trades, validate_trade, self.market.apply, self.accepted)
+        validate = validate_recorded if source in self._replays else validate_trade
+        self._take(source, trades, validate, self.market.apply, self.accepted)
 
     def values(self, source: str, values: Sequence[TokenValue]) -> None:
         """Validate stated values and hand them to the market; the source is alive."""
         self._alive(source)
         self._take(source, values, validate_value, self.market.state, self.stated)
+        health = self.hub.staleness.sources.get(source)
+        if health is not None and health.confirmed_ms is not None:
+            self._confirm(health.confirmed_ms, values)
+
+    def post(self, source: str, trade: Trade) -> tuple[Doubt, ...] | None:
+        """Fold one validated trade that somebody posted, of a token of this source; None, if it is a repeated one.
+
+        Otherwise what is odd about it: it is used all the same.
+        """
+        jump = (source, str(Doubt.PRICE_JUMP))
+        jumps = self.doubts.get(jump, 0)
+        if not self.market.apply(source, trade):
+            return None
+        self.accepted[source] = self.accepted.get(source, 0) + 1
+        doubts = [Doubt.PRICE_JUMP] if self.doubts.get(jump, 0) != jumps else []
+        doubt = doubt_of_time(trade.time_ms, self._wall_ms())
+        if doubt is not None:
+            self.doubted(source, doubt, trade.address)
+            doubts.append(doubt)
+        return tuple(doubts)
 
     def _take(
         self,
         source: str,
         items: Sequence[T],
         validate: Callable[[T, int], Rejection | None],
-        apply: Callable[[str, T], None],
+        apply: Callable[[str, T], object],
         counts: dict[str, int],
     ) -> None:
         present_ms = self.market.event_now_ms(source) or self._wall_ms()
+        old_ms, ahead_ms = present_ms - OLD_MS, present_ms + MAX_AHEAD_MS
         accepted = 0
         for item in items:
             rejection = validate(item, present_ms)
             if rejection is None:
                 apply(source, item)
                 accepted += 1
+                if not old_ms <= item.time_ms <= ahead_ms:
+                    self.doubted(source, Doubt.TIME_OLD if item.time_ms < old_ms else Doubt.TIME_AHEAD, item.address)
             else:
                 self.rejected(source, rejection.reason, rejection.detail)
         counts[source] = counts.get(source, 0) + accepted
@@ -119,6 +198,19 @@ class Pipeline:
         if count == 1:
             _log.warning("data rejected", source=source, reason=reason, detail=detail)
 
+    def doubted(self, source: str, doubt: Doubt, address: str) -> None:
+        """Count what was used though it is odd; the log tells of the first of each kind."""
+        key = (source, str(doubt))
+        count = self.doubts.get(key, 0) + 1
+        self.doubts[key] = count
+        if count == 1:
+            _log.warning("data in doubt", source=source, doubt=str(doubt), address=address)
+
+    def offset(self, source: str, position: str) -> None:
+        """The source goes on here if the process ends after this."""
+        if self.recorder is not None:
+            self.recorder.builder.offset(source, position)
+
     def gap(self, source: str, token: str, missed: int) -> None:
         """Count a hole in what the source sent; the log tells of the first ones, then of every hundredth."""
         gaps, trades = self.gaps.get(source, (0, 0))
@@ -136,6 +228,8 @@ class Pipeline:
                 self.hub.source_lost(source, self._monotonic_ms())
         elif before is not state:
             _log.info("source state", source=source, state=state, **({"detail": detail} if detail else {}))
+        if state is not SourceState.LIVE:
+            self.books.lose_all(source)
 
     # --- Directory -------------------------------------------------------------------------------------------
 
@@ -147,6 +241,18 @@ class Pipeline:
         """The token at exactly this wire address."""
         return self.market.get(address)
 
+    def channel(self, name: str) -> str | None:
+        """The one spelling of a channel besides ``token``."""
+        return self.channels.name(name)
+
+    def members(self, name: str) -> Sequence[str] | None:
+        """The addresses in a set of tokens."""
+        return self.token_lists.members(name)
+
+    def topic(self, address: str, channel: str, topics: Topics) -> Topic | None:
+        """The topic of a channel of the token at this address."""
+        return self.channels.topic(address, channel, topics)
+
     # --- Bars ------------------------------------------------------------------------------------------------
 
     @property
@@ -154,12 +260,55 @@ class Pipeline:
         """The intervals that there are."""
         return self.market.bars.plan
 
-    def view(self, address: str) -> TokenView:
-        """The bars of the token at this wire address, which exists."""
+    async def bar_page(self, address: str, request: PageRequest) -> BarPage:
+        """Bars of the token at this wire address; none before its first trade."""
         token = self.market.get(address)
-        if token is None:
-            raise KeyError(address)
-        return TokenView(token.symbol, self.market.bars.get(address), self.market.event_now_ms(token.source))
+        bars = self.market.bars.get(address)
+        now_ms = 0 if token is None else self.market.event_now_ms(token.source)
+        if bars is None:
+            return BarPage(Page([]), now_ms)
+        now_ms = max(now_ms, bars.now_ms)
+        interval, from_ms, to_ms, limit, fill = request
+        index = self.bar_plan.index[interval.text]
+        if self._pages is not None:
+            return BarPage(await self._pages.bar_page(address, bars, index, now_ms, request), now_ms)
+        page = page_of(bars, index, now_ms, from_ms=from_ms, to_ms=to_ms, limit=limit, fill=fill)
+        return BarPage(page, now_ms)
+
+    async def trade_page(self, address: str, request: TradeRequest) -> TradePage:
+        """Trades of the token at this wire address; none before its first."""
+        token = self.market.get(address)
+        log = None if token is None else token.log
+        if log is None or self._pages is None:
+            return trade_page_of(log, request)
+        return await self._pages.trade_page(address, log, request)
+
+    def open_bar(self, address: str, interval: Interval) -> Bar | None:
+        """A copy of the running bar of one of the plan's intervals; None before its first trade."""
+        bars = self.market.bars.get(address)
+        return None if bars is None else bars.open_bar(self.bar_plan.index[interval.text])
+
+    def listed(self) -> Iterator[TokenState]:
+        """All tokens, in order of arrival. Not to be held on to while tokens arrive."""
+        return iter(self.market)
+
+    def now_ms(self) -> int:
+        """The hub's clock, which never goes back."""
+        return self._monotonic_ms()
+
+    def wall_ms(self) -> int:
+        """Unix time."""
+        return self._wall_ms()
+
+    # --- Order books -----------------------------------------------------------------------------------------
+
+    def book(self, address: str) -> OrderBook | None:
+        """The order book of the token at this address, if somebody wants it now."""
+        return self.books.get(address)
+
+    def look_at_book(self, address: str) -> OrderBook:
+        """The order book, kept up to date from now on for a while. Raises BookRefusedError."""
+        return self.books.look(address, self._monotonic_ms())
 
     # --- Status ----------------------------------------------------------------------------------------------
 
@@ -168,6 +317,10 @@ class Pipeline:
         """The server is shutting down."""
         return self.hub.draining
 
+    def history_status(self) -> HistoryStatus | None:
+        """Whether everything is stored that is to be; None without a history."""
+        return None if self.recorder is None else self.recorder.status
+
     def source_states(self) -> Mapping[str, SourceState]:
         """Every source's state."""
         return self.states
@@ -175,6 +328,10 @@ class Pipeline:
     def _changed(self, token: TokenState) -> None:
         board = self.hub.board
         board.changed(board.row(token), self._monotonic_ms())
+        self.channels.value_changed(token)
+
+    def _jumped(self, token: TokenState, _: Decimal) -> None:
+        self.doubted(token.source, Doubt.PRICE_JUMP, token.address)
 
     def _traded(self, token: TokenState, number: int, trade: Trade) -> None:
         for listener in self.trade_listeners:
@@ -183,6 +340,25 @@ class Pipeline:
     def _bar_changed(self, address: str, change: BarChange) -> None:
         for listener in self.bar_listeners:
             listener(address, change)
+
+    def _confirm(self, confirmed_ms: dict[int, int], values: Sequence[TokenValue]) -> None:
+        now = self._monotonic_ms()
+        for value in values:
+            token = self.market.get(value.address)
+            if token is not None and token.facts is value.facts:  # else the value was not taken over
+                confirmed_ms[self.hub.board.row(token).index] = now
+
+    def _book_changed(self, address: str) -> None:
+        for listener in self.book_listeners:
+            listener(address)
+
+    def _tend_books(self, _: float) -> None:
+        """A source that fell silent does not keep its books up to date either."""
+        now = self._monotonic_ms()
+        self.books.advance(now)
+        for name, health in self.hub.staleness.sources.items():
+            if self.books.wanted(name) and now - health.alive_ms > health.limit_ms:
+                self.books.lose_all(name)
 
     def _alive(self, source: str) -> None:
         health = self.hub.staleness.sources.get(source)

@@ -4,14 +4,15 @@ A source feeds the market through a :class:`Sink`; data flows one way: source (I
 market (pure), board and hub (pure), gateway (I/O).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from tokenwire_server.market.book import BookCondition, BookUpdate, OrderBook
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
 
-__all__ = ["Sink", "Source", "SourceState"]
+__all__ = ["BookSink", "BookSource", "Replay", "Resumable", "Sink", "Source", "SourceState"]
 
 
 class SourceState(StrEnum):
@@ -58,6 +59,13 @@ class Sink(Protocol):
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         """The source changed its state."""
 
+    def offset(self, source: str, position: str) -> None:
+        """Everything up to ``position`` has been delivered: after a restart the source goes on behind it.
+
+        Called right after what it covers, with nothing awaited in between: it is stored together with that, or not
+        at all. ``position`` is a short text that the source alone understands (see :class:`Resumable`).
+        """
+
 
 class Source(Protocol):
     """A feed. ``cadence_ms`` is the longest time a healthy source leaves any token unconfirmed;
@@ -72,3 +80,44 @@ class Source(Protocol):
 
     async def run(self, sink: Sink) -> None:
         """Deliver until cancelled, or until a finite source ends. Reconnects by itself."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A source that can go on where it was when the process ended, however it ended."""
+
+    def resume(self, position: str) -> None:
+        """Go on behind the last ``position`` that was stored; called before ``run``, and not without one. A position
+        that means nothing here (another file) is left aside. What comes twice all the same is dropped by its ids."""
+
+
+@runtime_checkable
+class Replay(Protocol):
+    """A source of trades that were recorded: none of them is refused for its time."""
+
+    @property
+    def is_replay(self) -> bool: ...
+
+
+class BookSink(Protocol):
+    """Where a source delivers order books: those that somebody wants, and no others. Never raises."""
+
+    def offer(self, source: str, addresses: Sequence[str]) -> None:
+        """These tokens have books at ``source``; the first source to offer one has it."""
+
+    def wanted(self, source: str) -> Mapping[str, OrderBook]:
+        """The books to keep up to date now, by address; a view that follows what is wanted."""
+
+    def apply(self, source: str, address: str, update: BookUpdate) -> BookCondition:
+        """Deliver a snapshot, or what changed since the update before; what became of it."""
+
+    def lose(self, source: str, address: str) -> None:
+        """Changes of this book may have been missed: it is stale until the next snapshot."""
+
+
+@runtime_checkable
+class BookSource(Protocol):
+    """A source that also has order books."""
+
+    def use_books(self, books: BookSink) -> None:
+        """Where to deliver them; called before ``run``."""

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -18,6 +19,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tokenwire_schemas import limits
 from tokenwire_server.errors import UserError
+from tokenwire_server.market.retention import (
+    DEFAULT_BARS,
+    DEFAULT_TRADES,
+    Retention,
+    parse_duration_ms,
+    parse_retention_bars,
+)
 from tokenwire_server.settings_aliases import PREFIX, Layer, collect, read_environment, read_file
 from tokenwire_server.source_spec import SimulatorScenario, SourceSpec, parse_sources
 
@@ -34,13 +42,17 @@ FLAGS: Final[Mapping[str, str]] = {
     "seed": "--seed",
     "tls_cert": "--tls-cert",
     "tls_key": "--tls-key",
+    "data": "--data",
     "drain_s": "--drain",
+    "socketio": "--socketio",
     "log_level": "--log-level",
     "log_format": "--log-format",
 }
 """The flag of each setting that has one."""
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?")
+_RATE: Final = re.compile(r"([1-9][0-9]{0,8})\s*(?:/|\bper\b)\s*(?:([1-9][0-9]{0,3})\s+)?(second|minute|hour)s?")
+_API_URL: Final = r"^https?://[^\s/?#@]+(/[^\s?#]*)?$"
 _LEVEL_NAMES: Final = {"trace": "debug", "warn": "warning", "fatal": "critical", "off": "critical"}
 _MAX_SHOWN_CHARS: Final = 60
 
@@ -71,6 +83,50 @@ def _origins(value: object) -> object:
     return listed
 
 
+def _networks(value: object) -> object:
+    """IP addresses and networks, separated by semicolons, commas or spaces; ``none`` is the empty list."""
+    parts = re.split(r"[;,\s]+", value.strip(";, ")) if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return parts
+    if list(parts) == ["none"]:
+        return ()
+    for part in parts:
+        try:
+            ipaddress.ip_network(str(part))
+        except ValueError:
+            raise ValueError(f"{part!r} is no IP address or network; one looks like 10.0.0.7 or 10.0.0.0/8") from None
+    return tuple(map(str, parts))
+
+
+def _secrets(value: object) -> object:
+    """Secrets separated by semicolons; ``none`` is the empty list."""
+    parts = [part for part in value.split(";") if part.strip()] if isinstance(value, str) else value
+    return () if isinstance(parts, list | tuple) and list(parts) == ["none"] else parts
+
+
+def _rate(value: object) -> object:
+    """A number of requests in a time; ``0`` is no limit."""
+    if str(value).strip() == "0":
+        return "0"
+    match = _RATE.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("expected such as 600/minute, 20/second or 100 per 5 minutes, or 0 for no limit")
+    amount, multiple, unit = match.groups()
+    return f"{amount}/{unit}" if multiple is None else f"{amount} per {multiple} {unit}"
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str):
+        parse_duration_ms(value)
+    return value
+
+
+def _bar_durations(value: object) -> object:
+    if isinstance(value, str):
+        parse_retention_bars(value)
+    return value
+
+
 def _level(value: object) -> object:
     lower = value.lower() if isinstance(value, str) else value
     return _LEVEL_NAMES.get(lower, lower) if isinstance(lower, str) else lower
@@ -97,6 +153,12 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         limits.MAX_CONNECTIONS, ge=1, le=1_000_000, description="WebSocket connections at once, from 1 to 1000000"
     )
+    broadcast_channel_size: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="messages that a client of a plain path may lag before it is closed, from 1 to 100000",
+    )
     resume_window_s: float = Field(
         limits.RESUME_WINDOW_MS / 1000,
         ge=0,
@@ -113,14 +175,28 @@ class Settings(BaseSettings):
         ("simulator",),
         min_length=1,
         max_length=64,
-        description="simulator[:SCENARIO], tape:PATH, binance:SYM,SYM[@URL], probe[:TOKENS] or none; several separated "
-        "by ;",
+        description="simulator[:SCENARIO], tape:PATH, binance:SYM,SYM[@URL] (coinbase, kraken, bybit, okx likewise), "
+        "ccxt:EXCHANGE:SYM,SYM, dexscreener:ADDR,ADDR, dexscreener:search=QUERY, jupiter:MINT,MINT, probe[:TOKENS] or "
+        "none; several separated by ;",
     )
     seed: int | None = Field(
         None, ge=0, lt=2**64, description="whole number, 0 or more, that makes the simulator repeatable; unset: random"
     )
     tls_cert: Path | None = Field(None, description="file with the certificate chain (PEM); turns on wss and https")
     tls_key: Path | None = Field(None, description="file with the certificate's private key (PEM)")
+    data: Path | None = Field(
+        None,
+        description="directory that bars and trades are kept in; unset: nothing outlives the process, except that "
+        "--source none keeps them in tokenwire-data",
+    )
+    retention_trades: Annotated[str, BeforeValidator(_duration)] = Field(
+        DEFAULT_TRADES, description="how long stored trades are kept: a number with s, m, h, d or w, or forever"
+    )
+    retention_bars: Annotated[str, BeforeValidator(_bar_durations)] = Field(
+        DEFAULT_BARS,
+        description="how long stored bars of each interval are kept, as 1s=7d;1m=52w (7d at least); others are kept "
+        "forever",
+    )
     drain_s: float = Field(
         5.0, ge=0, le=600, description="seconds over which a shutdown spreads its closes, from 0 to 600"
     )
@@ -136,12 +212,63 @@ class Settings(BaseSettings):
         description="web origins that may connect, separated by ; or * for any, or none for the server's own "
         "pages only; unset: any on a loopback host, else the server's own pages only",
     )
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_networks)] = Field(
+        (),
+        description="addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, "
+        "separated by ;, or none",
+    )
+    rest_rate_limit: Annotated[str, BeforeValidator(_rate)] = Field(
+        "600/minute",
+        description="REST requests that one client may make, such as 600/minute, 20/second or 100 per 5 minutes; "
+        "0: any number",
+    )
+    rest_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_secrets)] = Field(
+        (),
+        description="keys separated by ;, each of which has a REST limit of its own wherever it is used from "
+        "(X-API-Key), or none",
+    )
+    ingest_token: SecretStr | None = Field(
+        None,
+        description="secret that programs show when they post trades (Authorization: Bearer); unset: only programs on "
+        "this machine may post",
+    )
+    ingest_venue: str = Field(
+        "posted",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$",
+        description="venue of posted trades that name none, 1 to 32 letters, digits, dots, dashes and underscores: a "
+        "token's address is VENUE:SYMBOL",
+    )
+    socketio: bool = Field(False, description="true or false: whether Socket.IO clients are served on /socket.io/")
     max_tokens: int = Field(10_000, ge=1, le=1_000_000, description="tokens known at once, at least 1")
     simulator_scenario: Annotated[SimulatorScenario, BeforeValidator(_lower)] = Field(
         "calm", description="calm, burst, crash, stalled or bad-data"
     )
     simulator_rate: float = Field(
         1.0, ge=0.01, le=1000, description="factor on the simulator's trades a second, from 0.01 to 1000"
+    )
+    poll_interval_ms: int = Field(
+        30_000,
+        ge=100,
+        le=3_600_000,
+        description="milliseconds between two polls of DexScreener or Jupiter, from 100 to 3600000",
+    )
+    janitor_interval_ms: int = Field(
+        3_600_000,
+        ge=1_000,
+        le=604_800_000,
+        description="milliseconds after which what was polled of a token that no API mentions any more is forgotten, "
+        "from 1000 to 604800000",
+    )
+    dexscreener_api_url: str = Field(
+        "https://api.dexscreener.com", pattern=_API_URL, description="http(s) URL of DexScreener's API"
+    )
+    jupiter_api_url: str = Field("https://api.jup.ag", pattern=_API_URL, description="http(s) URL of Jupiter's API")
+    jupiter_api_key: SecretStr | None = Field(None, description="key for Jupiter's API; unset: none")
+    sol_price_usd: Decimal | None = Field(
+        None,
+        gt=0,
+        le=1_000_000_000,
+        description="USD for one SOL where no live price is known, more than 0 and up to 1000000000; unset: none",
     )
     otlp_endpoint: str | None = Field(
         None,
@@ -175,6 +302,11 @@ class Settings(BaseSettings):
     def sources(self) -> tuple[SourceSpec, ...]:
         """The sources, parsed; empty for ``none``."""
         return parse_sources(self.source)
+
+    @property
+    def retention(self) -> Retention:
+        """How long what is stored is kept."""
+        return Retention(parse_duration_ms(self.retention_trades), parse_retention_bars(self.retention_bars))
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -42,6 +42,11 @@ def _node_env(value: str) -> str | None:
     return "json" if value.strip().lower() == "production" else None
 
 
+def _jupiter_url(value: str) -> str | None:
+    """The host that older set-ups name is gone; the default has what it had."""
+    return None if value.strip().rstrip("/") == "https://token.jup.ag" else value
+
+
 @dataclass(frozen=True, slots=True)
 class Alias:
     """A foreign name of ``field``; ``convert`` returns ``None`` where a value says nothing about it."""
@@ -53,19 +58,20 @@ class Alias:
 ALIASES: Final[Mapping[str, Alias]] = {
     "PORT": Alias("port"),
     "RUST_LOG": Alias("log_level", _rust_log),
+    "BROADCAST_CHANNEL_SIZE": Alias("broadcast_channel_size"),
     "NODE_ENV": Alias("log_format", _node_env),
+    "POLL_INTERVAL_MS": Alias("poll_interval_ms"),
+    "JANITOR_INTERVAL_MS": Alias("janitor_interval_ms"),
+    "DEXSCREENER_API_URL": Alias("dexscreener_api_url"),
+    "JUPITER_API_URL": Alias("jupiter_api_url", _jupiter_url),
+    "JUPITER_API_KEY": Alias("jupiter_api_key"),
+    "SOL_PRICE_USD": Alias("sol_price_usd"),
 }
 """Foreign name to setting. Within one layer our own name wins, so ``TOKENWIRE_PORT`` beats ``PORT``."""
 
 LATER: Final[frozenset[str]] = frozenset(
     {
-        "BROADCAST_CHANNEL_SIZE",
         "MAX_HISTORY",
-        "POLL_INTERVAL_MS",
-        "JANITOR_INTERVAL_MS",
-        "DEXSCREENER_API_URL",
-        "JUPITER_API_URL",
-        "SOL_PRICE_USD",
         "REDIS_URL",
         "KAFKA_BOOTSTRAP_SERVERS",
         "TIMESCALE_HOST",

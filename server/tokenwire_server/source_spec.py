@@ -4,33 +4,95 @@
 ``simulator[:SCENARIO]``       the embedded market simulator; without one, the scenario of the settings
 ``tape:PATH``                  a captured tape, replayed in process
 ``binance:SYM,SYM[@URL]``      Binance-format streams of these symbols, from URL or the public endpoint
+``coinbase:SYM,SYM[@URL]``     Coinbase Exchange matches; so too ``kraken:``, ``bybit:`` and ``okx:``
+``ccxt:EXCHANGE:SYM,SYM``      trades of any exchange that ccxt can watch (extra ``ccxt``)
+``dexscreener:ADDR,ADDR``      tokens polled from DexScreener, or ``dexscreener:search=QUERY``; both take ``@URL``
+``jupiter:MINT,MINT[@URL]``    tokens polled from Jupiter
 ``probe[:TOKENS]``             a measuring instrument: prices that tell when each tick was planned
 ``none``                       no source at all
 =============================  =====================================================================
+
+The URL of an exchange is that of its stream; ``URL|RESTURL`` names beside it where missing trades are fetched. At the
+public endpoint that is the public REST host, at any other URL nothing is fetched unless it is named.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 from urllib.parse import urlsplit
 
-__all__ = ["SimulatorScenario", "SourceKind", "SourceSpec", "check_url", "parse_source", "parse_sources"]
+from tokenwire_server.poller_spec import polled_tokens, split_url
+
+__all__ = [
+    "EXCHANGES",
+    "ExchangeForm",
+    "SimulatorScenario",
+    "SourceKind",
+    "SourceSpec",
+    "check_rest_url",
+    "check_url",
+    "clean_symbols",
+    "parse_source",
+    "parse_sources",
+]
 
 SimulatorScenario = Literal["calm", "burst", "crash", "stalled", "bad-data"]
-SourceKind = Literal["simulator", "tape", "binance", "probe", "none"]
+SourceKind = Literal[
+    "simulator",
+    "tape",
+    "binance",
+    "coinbase",
+    "kraken",
+    "bybit",
+    "okx",
+    "ccxt",
+    "dexscreener",
+    "jupiter",
+    "probe",
+    "none",
+]
 
-MAX_SYMBOLS: Final = 200  # streams that one Binance connection is allowed to combine
-_SYMBOL: Final = re.compile(r"[A-Za-z0-9_]{2,32}")
+MAX_SYMBOLS: Final = 200  # of one source
 _SCENARIOS: Final[tuple[SimulatorScenario, ...]] = get_args(SimulatorScenario)
-_FORMS: Final = "simulator, tape:PATH, binance:SYM,SYM[@URL], probe[:TOKENS] or none"
+_FORMS: Final = (
+    "simulator, tape:PATH, binance:SYM,SYM[@URL] (coinbase, kraken, bybit, okx likewise), ccxt:EXCHANGE:SYM,SYM, "
+    "dexscreener:ADDR,ADDR, dexscreener:search=QUERY, jupiter:MINT,MINT, probe[:TOKENS] or none"
+)
 DEFAULT_PROBES: Final = 100
 MAX_PROBES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class ExchangeForm:
+    """How an exchange is called and what its symbols look like. ``keeps_case``: only a symbol without any capital
+    is capitalised, because case has a meaning (Kraken's AAPLx/USD)."""
+
+    title: str
+    symbol: re.Pattern[str]
+    example: str
+    keeps_case: bool = False
+
+
+EXCHANGES: Final[Mapping[str, ExchangeForm]] = {
+    "binance": ExchangeForm("Binance", re.compile(r"[A-Z0-9_]{1,32}"), "BTCUSDT"),
+    "coinbase": ExchangeForm("Coinbase", re.compile(r"[A-Z0-9]{1,16}-[A-Z0-9]{1,16}"), "BTC-USD"),
+    "kraken": ExchangeForm("Kraken", re.compile(r"[A-Za-z0-9.]{1,16}/[A-Za-z0-9.]{1,16}"), "BTC/USD", keeps_case=True),
+    "bybit": ExchangeForm("Bybit", re.compile(r"[A-Z0-9]{2,32}"), "BTCUSDT"),
+    # Two parts: a spot pair. The amounts of other instruments are counted in contracts.
+    "okx": ExchangeForm("spot OKX", re.compile(r"[A-Z0-9]{1,16}-[A-Z0-9]{1,16}"), "BTC-USDT"),
+    "ccxt": ExchangeForm("ccxt", re.compile(r"[^\s,@;]{1,64}"), "BTC/USDT", keeps_case=True),
+}
+"""Exchanges by their kind in a source's text."""
+
+_CCXT_ID: Final = re.compile(r"[a-z][a-z0-9]{1,31}")
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSpec:
     """One source as asked for. ``scenario`` belongs to the simulator, ``path`` to a tape, ``tokens``
-    (how many) to the probe, the rest to binance."""
+    (how many) to the probe, ``search`` to DexScreener, the rest to exchanges: ``exchange`` is the one that ccxt is to
+    watch. What is polled has its tokens in ``symbols`` and its API's URL in ``rest_url``."""
 
     kind: SourceKind
     text: str
@@ -39,6 +101,9 @@ class SourceSpec:
     symbols: tuple[str, ...] = ()
     url: str | None = None
     tokens: int = 0
+    rest_url: str | None = None
+    exchange: str = ""
+    search: str = ""
 
 
 def parse_source(text: str) -> SourceSpec:
@@ -57,8 +122,12 @@ def parse_source(text: str) -> SourceSpec:
             if not argument:
                 raise ValueError("a tape needs a path: tape:PATH")
             return SourceSpec("tape", text.strip(), path=argument)
-        case "binance":
-            return _binance(text.strip(), argument)
+        case "binance" | "coinbase" | "kraken" | "bybit" | "okx":
+            return _exchange(kind, text.strip(), argument)
+        case "ccxt":
+            return _ccxt(text.strip(), argument)
+        case "dexscreener" | "jupiter":
+            return _polled(kind, text.strip(), argument)
         case "probe":
             return SourceSpec("probe", text.strip(), tokens=_probes(argument) if colon else DEFAULT_PROBES)
     raise ValueError(f"{text.strip()!r} is not a source; use {_FORMS}")
@@ -71,19 +140,55 @@ def _scenario(name: str) -> SimulatorScenario:
     raise ValueError(f"{name.strip()!r} is not a scenario; use {', '.join(_SCENARIOS)}")
 
 
-def _binance(text: str, argument: str) -> SourceSpec:
-    listed, at, url = argument.partition("@")
-    symbols = tuple(dict.fromkeys(symbol.strip().upper() for symbol in listed.split(",") if symbol.strip()))
-    if not symbols:
-        raise ValueError("binance needs symbols: binance:BTCUSDT,ETHUSDT")
-    if len(symbols) > MAX_SYMBOLS:
-        raise ValueError(f"binance takes at most {MAX_SYMBOLS} symbols, not {len(symbols)}")
-    for symbol in symbols:
-        if not _SYMBOL.fullmatch(symbol):
-            raise ValueError(f"{symbol!r} is not a Binance symbol; they look like BTCUSDT")
-    if at:
+def _exchange(kind: SourceKind, text: str, argument: str) -> SourceSpec:
+    listed, at, urls = argument.partition("@")
+    symbols = clean_symbols(kind, listed.split(","), MAX_SYMBOLS)
+    url, bar, rest_url = urls.partition("|")
+    if at and (url or not bar):
         check_url(url)
-    return SourceSpec("binance", text, symbols=symbols, url=url or None)
+    if bar:
+        check_rest_url(rest_url)
+    return SourceSpec(kind, text, symbols=symbols, url=url or None, rest_url=rest_url or None)
+
+
+def _ccxt(text: str, argument: str) -> SourceSpec:
+    exchange, _, listed = argument.partition(":")
+    if not _CCXT_ID.fullmatch(exchange):
+        raise ValueError("ccxt needs an exchange and symbols: ccxt:kucoin:BTC/USDT,ETH/USDT")
+    return SourceSpec("ccxt", text, symbols=clean_symbols("ccxt", listed.split(","), MAX_SYMBOLS), exchange=exchange)
+
+
+def _polled(kind: SourceKind, text: str, argument: str) -> SourceSpec:
+    listed, url = split_url(argument)
+    tokens, search = polled_tokens(kind, listed)
+    if url:
+        check_rest_url(url)
+    return SourceSpec(kind, text, symbols=tokens, rest_url=url or None, search=search)
+
+
+def clean_symbols(kind: str, symbols: Iterable[str], max_symbols: int) -> tuple[str, ...]:
+    """The symbols as this exchange writes them, each once.
+
+    Raises:
+        ValueError: in one line, for none, too many, or one that is no symbol there.
+    """
+    form = EXCHANGES[kind]
+    stripped = (symbol.strip() for symbol in symbols)
+    cleaned = tuple(dict.fromkeys(_capitals(symbol, form) for symbol in stripped if symbol))
+    if not cleaned:
+        second = form.example.replace("BTC", "ETH")
+        first = f"{kind}:EXCHANGE" if kind == "ccxt" else kind
+        raise ValueError(f"{kind} needs symbols: {first}:{form.example},{second}")
+    if len(cleaned) > max_symbols:
+        raise ValueError(f"{kind} takes at most {max_symbols} symbols, not {len(cleaned)}")
+    for symbol in cleaned:
+        if not form.symbol.fullmatch(symbol):
+            raise ValueError(f"{symbol!r} is not a {form.title} symbol; they look like {form.example}")
+    return cleaned
+
+
+def _capitals(symbol: str, form: ExchangeForm) -> str:
+    return symbol if form.keeps_case and symbol != symbol.lower() else symbol.upper()
 
 
 def _probes(number: str) -> int:
@@ -101,6 +206,17 @@ def check_url(url: str) -> None:
         usable = False
     if not usable:
         raise ValueError(f"{url!r} is not a WebSocket URL; it looks like ws://HOST:PORT or wss://HOST")
+
+
+def check_rest_url(url: str) -> None:
+    """Raises ValueError, in one line, unless ``url`` is an http or https URL with a host."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"{url!r} is not a REST URL; it looks like http://HOST:PORT or https://HOST")
 
 
 def parse_sources(texts: tuple[str, ...]) -> tuple[SourceSpec, ...]:

@@ -78,7 +78,7 @@ def test_first_connection() -> None:
     peer.greet(*ALL)
     assert peer.session.state is ConnectionState.CONNECTED
     (event,) = peer.events()
-    assert event == Connected("c-1", tuple(sorted(ALL)), None, peer.wall)
+    assert event == Connected("c-1", tuple(sorted(ALL)), None, peer.wall, "m1")
     assert peer.session.max_subscriptions == 100
 
 

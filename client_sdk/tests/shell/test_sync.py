@@ -240,3 +240,18 @@ def test_an_interrupt_loses_no_event(served: Served, monkeypatch: pytest.MonkeyP
             with pytest.raises(KeyboardInterrupt):
                 client.next_event(5)
         assert isinstance(client.next_event(0), Connected)
+
+
+def test_streams_are_plain_iterators(served: Served) -> None:
+    with TokenClient(served.url, config=quick()) as client:
+        with client.trades("DOGE") as trades:
+            with pytest.raises(TimeoutError):
+                trades.next(0.3)
+            served.trade("DOGE", "2")
+            first = next(trades)
+            assert (first.price, first.name) == ("2", "DOGE")
+        with pytest.raises(StopIteration):
+            next(trades)
+        bars = client.klines("DOGE", "1m", history=5)
+        assert next(bars).close == "2"
+        assert client.get("trades", "DOGE", after=0)["data"][-1]["price"] == "2"

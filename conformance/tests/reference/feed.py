@@ -132,6 +132,7 @@ class Feed:
                 "symbol": name[:4], "interval": "1m", "open_time": _iso(begin),
                 "close_time": _iso(begin + 60_000), "open": "0.123", "high": "0.125", "low": "0.122",
                 "close": f"0.124{self._trades % 9 + 1}", "volume": str(1 + self._trades), "address": name,
+                "closed": begin < opened,
             }  # fmt: skip
             if "details" in session.caps:
                 data["version"] = self._trades

@@ -69,12 +69,14 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         "--seed": "5",
         "--tls-cert": "c.pem",
         "--tls-key": "k.pem",
+        "--data": "kept",
         "--drain": "0.5",
+        "--socketio": "",
         "--log-level": "debug",
         "--log-format": "json",
     }
     assert values.keys() == set(FLAGS.values())
-    arguments = [part for pair in values.items() for part in pair]
+    arguments = [part for pair in values.items() for part in pair if part]
     assert run(*arguments, "--env-file", "x.env") == 3
     expected = Settings(
         host="::1",
@@ -85,7 +87,9 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         seed=5,
         tls_cert=Path("c.pem"),
         tls_key=Path("k.pem"),
+        data=Path("kept"),
         drain_s=0.5,
+        socketio=True,
         log_level="debug",
         log_format="json",
         access_log=True,
@@ -208,11 +212,11 @@ def test_reload_runs_the_same_command_in_a_child(monkeypatch: pytest.MonkeyPatch
     fake = types.ModuleType("watchfiles")
     fake.run_process = lambda *paths, **options: calls.append((paths, options))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "watchfiles", fake)
-    assert run("--reload", "--port", "9000", "--source", "simulator", "--source", "tape:a b") == 0
+    assert run("--reload", "--port", "9000", "--source", "simulator", "--source", "tape:a b", "--socketio") == 0
     paths, options = calls[0]
     assert {path.name for path in paths} == {"tokenwire_server", "tokenwire_schemas"}
     assert options["target"].startswith(f"{sys.executable} -m tokenwire_server run ")
-    assert options["target"].endswith("--drain 0 --port 9000 --source simulator --source 'tape:a b'")
+    assert options["target"].endswith("--drain 0 --port 9000 --source simulator --source 'tape:a b' --socketio")
 
 
 def test_help_is_quick_and_light() -> None:

@@ -17,8 +17,10 @@ from tokenwire_schemas.messages import TokenUpdateData, Volume
 from tokenwire_server.core.grants import NOTHING, Deflate, Offer
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.link import Link
+from tokenwire_server.core.topics import Topic, Topics
 
 WALL = 1_700_000_000_000
+_KINDS = {"trades": b"transaction", "state": b"kline", "both": b"kline"}
 
 
 @dataclass
@@ -38,10 +40,16 @@ class FakeValue:
 
 @dataclass
 class FakeDirectory:
-    """Resolves what it holds; a name with several values is ambiguous."""
+    """Resolves what it holds; a name with several values is ambiguous. ``trades`` has events, ``state`` a state."""
 
     values: dict[str, FakeValue] = field(default_factory=dict)
     symbols: dict[str, list[str]] = field(default_factory=dict)
+    topics: dict[tuple[str, str], Topic] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)  # number of the newest
+    states: dict[str, int] = field(default_factory=dict)
+    sets: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    bare: set[str] = field(default_factory=set)  # without channels
+    idle: list[tuple[str, str, bool]] = field(default_factory=list)
 
     def resolve(self, name: str) -> Any:
         found = [name] if name in self.values else self.symbols.get(name, [])
@@ -52,6 +60,32 @@ class FakeDirectory:
 
     def value(self, address: str) -> FakeValue | None:
         return self.values.get(address)
+
+    def channel(self, name: str) -> str | None:
+        return {"TRADES": "trades"}.get(name, name if name in ("trades", "state", "both") else None)
+
+    def members(self, name: str) -> tuple[str, ...] | None:
+        return self.sets.get(name)
+
+    def topic(self, address: str, channel: str, topics: Topics) -> Topic | None:
+        if address in self.bare:
+            return None
+        key = (address, channel)
+        if key not in self.topics:
+            topic = self.topics[key] = Topic(topics, address, channel, _KINDS[channel])
+            topic.on_idle = lambda: self.idle.append((*key, self.topics.pop(key, None) is not None))
+            if channel != "trades":
+                topic.gap_ms = 250
+                topic.state = lambda details: self.data(address, self.states.get(address, 0))
+            if channel != "state":
+                topic.recover = lambda number, newer, details: [
+                    self.data(address, each) for each in range(number + 1, self.events.get(address, 0) - newer + 1)
+                ]
+        return self.topics[key]
+
+    @staticmethod
+    def data(address: str, number: int) -> bytes:
+        return json.dumps({"address": address, "version": number, "padding": "x" * 50}).encode() if number else b""
 
 
 class FakeSocket:
@@ -108,8 +142,8 @@ class Client:
             self.bench.hub.receive(self.link, text, self.bench.now)
         self.bench.flush()
 
-    def subscribe(self, *tokens: object, action: str = "subscribe") -> None:
-        self.send({"type": "subscription", "data": {"action": action, "tokens": list(tokens)}})
+    def subscribe(self, *tokens: object, action: str = "subscribe", **more: object) -> None:
+        self.send({"type": "subscription", "data": {"action": action, "tokens": list(tokens), **more}})
 
     def read(self) -> list[dict[str, Any]]:
         """Messages since the last call; the socket is drained first, and what waited in the hub follows."""
@@ -188,7 +222,34 @@ class Bench:
             value.version += 1
             self.hub.board.changed(self.hub.board.row(value), self.now)
 
+    def happen(self, address: str, times: int = 1) -> None:
+        """Events of a token, in all its topics that have any."""
+        directory = self.directory
+        for _ in range(times):
+            number = directory.events[address] = directory.events.get(address, 0) + 1
+            for channel in ("trades", "both"):
+                topic = directory.topics.get((address, channel))
+                if topic is not None:
+                    topic.tell(directory.data(address, number), directory.data(address, number))
+
+    def turn(self, address: str) -> None:
+        """A new state of a token."""
+        directory = self.directory
+        directory.states[address] = directory.states.get(address, 0) + 1
+        for channel in ("state", "both"):
+            topic = directory.topics.get((address, channel))
+            if topic is not None:
+                topic.touch()
+
+    def flush_topics(self, ms: int = 50) -> None:
+        self.now += ms
+        for write, data in self.hub.flush_topics(self.now, WALL):
+            write(data)
+        self.flush()
+
     def tick(self) -> None:
+        self.hub.follow_sets(self.now)
+        self.flush()
         for write, data in self.hub.tick(self.now, WALL):
             write(data)
         self.flush()

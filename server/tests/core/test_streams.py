@@ -114,7 +114,7 @@ def test_a_queue_that_overflows_ends_the_session_and_says_so(bench: Bench) -> No
         bench.change("token0", 100)
         flush(bench)
         assert client.link.session.stream_bytes <= limits.RESUME_MAX_BYTES + 100 * 200
-    assert client.link.close_with == (4003, "more versions than can be queued")
+    assert client.link.close_with == (4003, "more than can be queued")
     bench.hub.disconnect(client.link)
     again, data = ask(bench, session=data["session"], position=client.last)
     assert data["reason"] == "unknown_session"

@@ -53,11 +53,13 @@ class RawPeer:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, port: int, offer: str | None = None, tls: ssl.SSLContext | None = None) -> "RawPeer":
+    async def connect(
+        cls, port: int, offer: str | None = None, tls: ssl.SSLContext | None = None, path: str = ENDPOINT
+    ) -> "RawPeer":
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, limit=2**21)
         extra = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
         writer.write(
-            f"GET {ENDPOINT} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extra}\r\n".encode()
         )
         peer = cls(reader, writer)

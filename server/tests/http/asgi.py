@@ -1,11 +1,13 @@
 """A minimal ASGI client: one request in, the answer out."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from tokenwire_server.gateway.http import ASGIApp
+from tokenwire_server.history.recorder import HistoryStatus
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import SourceState
 
@@ -17,6 +19,9 @@ class FakeStatus:
 
     def source_states(self) -> Mapping[str, SourceState]:
         return self.sources
+
+    def history_status(self) -> HistoryStatus | None:
+        return None
 
 
 def no_bars() -> Pipeline:
@@ -35,7 +40,14 @@ class Reply:
         return json.loads(self.body)
 
 
-async def ask(app: ASGIApp, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Reply:
+async def ask(
+    app: ASGIApp,
+    path: str,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: Iterable[bytes] = (),
+    client: tuple[str, int] | None = ("127.0.0.1", 1),
+) -> Reply:
     sent: list[Any] = []
     scope = {
         "type": "http",
@@ -47,15 +59,18 @@ async def ask(app: ASGIApp, path: str, method: str = "GET", headers: Mapping[str
         "raw_path": path.partition("?")[0].encode("latin-1"),
         "root_path": "",
         "query_string": path.partition("?")[2].encode("latin-1"),
-        "client": ("127.0.0.1", 1),
+        "client": client,
         "server": ("127.0.0.1", 8080),
         "headers": [
             (name.lower().encode(), value.encode()) for name, value in {"host": "h:8080", **(headers or {})}.items()
         ],
     }
 
+    parts = chain(body, (b"",))
+
     async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        part = next(parts)
+        return {"type": "http.request", "body": part, "more_body": part != b""}
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -6,35 +6,15 @@ from typing import Any
 
 import pytest
 
-from tokenwire_server.gateway.http import HttpApp, build_http_app
-from tokenwire_server.market.trades import Side, TokenInfo, Trade
+from tokenwire_server.gateway.bar_rows import BarRows, kline_row
+from tokenwire_server.gateway.http import HttpApp
+from tokenwire_server.market.bar_pages import PageBar
+from tokenwire_server.market.intervals import parse_interval
+from tokenwire_server.market.trades import Side
 from tokenwire_server.pipeline import Pipeline
-from tokenwire_server.settings import Settings
 
 from .asgi import Reply, ask
-
-BEGIN_MS = 1_700_000_000_000 // 3_600_000 * 3_600_000  # 2023-11-14T22:00:00Z
-PEPE = "PEPE-address"
-
-
-@pytest.fixture
-def pipeline() -> Pipeline:
-    pipeline = Pipeline(100, lambda: 0, lambda: BEGIN_MS)
-    pipeline.tokens("test", [TokenInfo(PEPE, "PEPE"), TokenInfo("X1", "TWICE"), TokenInfo("X2", "TWICE")])
-    pipeline.tokens("test", [TokenInfo("IDLE-address", "IDLE")])
-    pipeline.clock("test", BEGIN_MS)
-    return pipeline
-
-
-@pytest.fixture
-def app(pipeline: Pipeline) -> HttpApp:
-    return build_http_app(pipeline, lambda: (b"", "text/plain"), Settings(), pipeline)
-
-
-def trade(pipeline: Pipeline, second: float, price: str, amount: str = "2", side: Side = Side.BUY) -> None:
-    time_ms = BEGIN_MS + int(second * 1000)
-    pipeline.clock("test", time_ms)
-    pipeline.trades("test", [Trade(PEPE, f"{second}:{price}", Decimal(price), Decimal(amount), side, time_ms)])
+from .market import BEGIN_MS, PEPE, trade
 
 
 async def klines(app: HttpApp, query: str, status: int = 200) -> Any:
@@ -43,7 +23,6 @@ async def klines(app: HttpApp, query: str, status: int = 200) -> Any:
     if status != 200:
         assert reply.headers["content-type"] == "application/problem+json"
         return reply.json["detail"]
-    assert reply.headers["cache-control"] == "no-store"
     return reply.json
 
 
@@ -160,17 +139,27 @@ async def test_a_token_that_never_traded_has_none(app: HttpApp) -> None:
     [
         ("NOBODY", 404, "no token has this address or symbol: NOBODY"),
         ("TWICE", 404, "several tokens are called TWICE: X1, X2"),
-        ("PEPE?interval=2m", 422, "2m is not kept here; there are 1s, 1m, 5m, 15m, 1h"),
-        ("PEPE?interval=1x", 422, "no interval"),
-        ("PEPE?limit=0", 422, "limit"),
+        ("PEPE?interval=2m", 422, "interval: one of 1s, 1m, 5m, 15m, 1h, not '2m'"),
+        ("PEPE?interval=1x", 422, "interval: one of 1s, 1m, 5m, 15m, 1h"),
+        ("PEPE?limit=0", 422, "limit: a whole number from 1 to 1000, not '0'"),
         ("PEPE?limit=1001", 422, "limit"),
         ("PEPE?limit=ten", 422, "limit"),
+        ("PEPE?limit=%D9%A3", 422, "limit"),
+        ("PEPE?limit=1e2", 422, "limit"),
+        ("PEPE?limit=", 422, "limit"),
+        ("PEPE?limit=5&limit=0", 422, "limit"),
+        ("PEPE?" + "&".join(f"a{n}=1" for n in range(100)), 422, "more than 64 parameters"),
+        ("P" * 257, 422, "symbol: at most 256 characters"),
+        ("P" * 256, 404, "no token has this address or symbol: PPP"),
+        ("", 404, "no token has this address or symbol"),
         ("PEPE?from=20&to=10", 422, "from is later than to"),
         ("PEPE?from=yesterday", 422, "from: a Unix time in s or ms, or RFC 3339"),
-        ("PEPE?to=2023-11-14T22:00:00", 422, "no time zone"),
-        ("PEPE?from=999999999999999", 422, "out of range"),
+        ("PEPE?to=2023-11-14T22:00:00", 422, "with its time zone"),
+        ("PEPE?from=999999999999999", 422, "from 1970 to 9999"),
         ("PEPE?from=-5", 422, "from"),
-        ("PEPE?from=0001-01-01T00:00:00Z", 422, "out of range"),
+        ("PEPE?from=0001-01-01T00:00:00Z", 422, "from 1970 to 9999"),
+        ("PEPE?from=0001-01-01T00:00:00%2B23:59", 422, "from 1970 to 9999"),
+        ("PEPE?to=9999-12-31T23:59:59-23:59", 422, "from 1970 to 9999"),
         ("PEPE?cursor=nonsense", 422, "not one that this server gave"),
         ("PEPE?cursor=%C3%A4", 422, "not one that this server gave"),
         ("PEPE?cursor=eDE", 422, "not one that this server gave"),
@@ -184,3 +173,51 @@ async def test_wrong_requests(app: HttpApp, query: str, status: int, says: str) 
 async def test_nothing_else_is_done_with_bars(app: HttpApp) -> None:
     reply: Reply = await ask(app, "/api/v1/klines/PEPE", "DELETE")
     assert reply.status == 405
+
+
+async def test_a_name_may_hold_a_slash(app: HttpApp, pipeline: Pipeline) -> None:
+    trade(pipeline, 1, "1", address="venue:BTC/USD")
+    assert (await klines(app, "venue:BTC/USD"))["data"][0]["symbol"] == "BTC/USD"
+
+
+async def test_kept_texts_are_those_of_the_bars_as_they_are(app: HttpApp, pipeline: Pipeline) -> None:
+    for second in (0, 70, 140):
+        trade(pipeline, second, "1")
+    filled = "PEPE?interval=1s&fill=previous&limit=1000"
+    before = {row["open_time"]: row for row in (await klines(app, filled))["data"]}
+    await klines(app, "PEPE?interval=1m")
+    trade(pipeline, 1, "7", late=True)
+    trade(pipeline, 71, "8", late=True)
+    after = {row["open_time"]: row for row in (await klines(app, filled))["data"]}
+    changed = sorted(time for time in after if after[time] != before[time])
+    assert changed[:2] == ["2023-11-14T22:00:01Z", "2023-11-14T22:00:02Z"]
+    assert after["2023-11-14T22:00:02Z"]["close"] == "7"
+    assert after["2023-11-14T22:01:11Z"]["close"] == "8"
+    rows = (await klines(app, "PEPE?interval=1m"))["data"]
+    assert [(row["high"], row["revision"], row["closed"]) for row in rows] == [
+        ("7", 1, True),
+        ("8", 1, True),
+        ("1", 0, False),
+    ]
+
+
+async def test_a_bar_that_closes_without_another_trade_says_so(app: HttpApp, pipeline: Pipeline) -> None:
+    trade(pipeline, 1, "1")
+    for second, closed in ((1.5, False), (2, True)):
+        pipeline.clock("test", BEGIN_MS + int(second * 1_000))
+        assert [row["closed"] for row in (await klines(app, "PEPE?interval=1s"))["data"]] == [closed]
+
+
+def test_kept_texts_are_bounded(pipeline: Pipeline) -> None:
+    for second in range(30):
+        trade(pipeline, second, "1")
+    token, bars = pipeline.market.get(PEPE), pipeline.market.bars.get(PEPE)
+    assert token is not None
+    assert bars is not None
+    rows = BarRows(kline_row, most=7)
+    interval = parse_interval("1s")
+    for _ in range(2):
+        for bar in bars.closed_bars(0, 0, 2 * BEGIN_MS, 100):
+            listed = PageBar(bar, True)
+            assert rows.of(token, interval, listed) == kline_row(token, interval, listed)
+    assert len(rows) == 7

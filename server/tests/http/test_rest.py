@@ -30,7 +30,10 @@ async def test_openapi_describes_every_path_that_is_answered() -> None:
     document = (await ask(app, "/openapi.json")).json
     assert document["openapi"].startswith("3.")
     described = {"/", "/health", "/ready", "/metrics", ENDPOINT, "/api/v1/errors", "/asyncapi.json"}
-    described |= {"/api/v1/klines/{symbol}", "/api/klines/{symbol}"}
+    described |= {"/api/v1/klines/{symbol}", "/api/klines/{symbol}", "/api/v1/indicators/{symbol}"}
+    described |= {f"/udf/{name}" for name in ("config", "symbols", "search", "history", "time")}
+    described |= {"/api/v1/tokens", "/api/v1/tokens/{symbol}", "/api/v1/trades/{symbol}", "/api/v1/book/{symbol}"}
+    described |= {"/api/v1/trades", "/internal/trades"}
     assert document["paths"].keys() == described
     schemas = document["components"]["schemas"]
     for reference in set(_references(document)):

@@ -1,5 +1,6 @@
 """Where a value comes from, what is refused, and in which words."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import get_args
 
@@ -76,6 +77,13 @@ def test_our_own_name_beats_an_alias_of_the_same_layer_only(tmp_path: Path) -> N
         ("RUST_LOG", "hyper=trace", "log_level", "info"),
         ("NODE_ENV", "production", "log_format", "json"),
         ("NODE_ENV", "development", "log_format", "text"),
+        ("POLL_INTERVAL_MS", "5000", "poll_interval_ms", 5_000),
+        ("JANITOR_INTERVAL_MS", "7200000", "janitor_interval_ms", 7_200_000),
+        ("DEXSCREENER_API_URL", "http://127.0.0.1:1", "dexscreener_api_url", "http://127.0.0.1:1"),
+        ("JUPITER_API_URL", "https://lite-api.jup.ag", "jupiter_api_url", "https://lite-api.jup.ag"),
+        ("JUPITER_API_URL", "https://token.jup.ag", "jupiter_api_url", "https://api.jup.ag"),
+        ("JUPITER_API_KEY", "k", "jupiter_api_key", SecretStr("k")),
+        ("SOL_PRICE_USD", "160.5", "sol_price_usd", Decimal("160.5")),
     ],
 )
 def test_every_alias(name: str, value: str, field: str, expected: object) -> None:
@@ -86,6 +94,7 @@ def test_every_alias(name: str, value: str, field: str, expected: object) -> Non
 def test_the_names_that_others_bring_along_are_all_known() -> None:
     brought = {"PORT", "RUST_LOG", "NODE_ENV", "BROADCAST_CHANNEL_SIZE", "MAX_HISTORY", "REDIS_URL", "SOL_PRICE_USD"}
     brought |= {"POLL_INTERVAL_MS", "JANITOR_INTERVAL_MS", "DEXSCREENER_API_URL", "JUPITER_API_URL", "PROMETHEUS_PORT"}
+    brought |= {"JUPITER_API_KEY"}
     brought |= {f"TIMESCALE_{part}" for part in ("HOST", "PORT", "DB", "USER", "PASSWORD")}
     assert brought | {"KAFKA_BOOTSTRAP_SERVERS"} == ALIASES.keys() | LATER
     assert not ALIASES.keys() & LATER
@@ -126,7 +135,7 @@ def test_empty_variables_count_as_not_set(tmp_path: Path) -> None:
         ({"drain_s": "-1"}, "--drain"),
         ({"log_level": "loud"}, "debug, info, warning"),
         ({"log_format": "xml"}, "text"),
-        ({"source": "kraken:XBT"}, "'kraken:XBT' is not a source; use simulator, tape:PATH"),
+        ({"source": "bitmex:XBT"}, "'bitmex:XBT' is not a source; use simulator, tape:PATH"),
         ({"source": "simulator:x"}, "'x' is not a scenario; use calm, burst"),
         ({"source": "none:x"}, "is not a source"),
         ({"source": "tape:"}, "tape:PATH"),

@@ -27,6 +27,7 @@ class RecordingSink:
         self.clocks: list[int] = []
         self.reasons: Counter[str] = Counter()
         self.gaps: Counter[str] = Counter()
+        self.offsets: list[str] = []
         self.states: list[tuple[SourceState, str]] = []
         self.order: list[str] = []
         self._news = asyncio.Event()
@@ -59,6 +60,10 @@ class RecordingSink:
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         self.states.append((state, detail))
         self._tell("state")
+
+    def offset(self, source: str, position: str) -> None:
+        self.offsets.append(position)
+        self._tell("offset")
 
     def gap(self, source: str, token: str, missed: int) -> None:
         self.gaps[token] += missed

@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenwire_server.market.trades import Side, Trade
-from tokenwire_server.sources.binance_format import (
-    FormatError,
-    Ignored,
-    Reply,
-    Shutdown,
-    TradeFrame,
-    TradeIds,
-    parse_frame,
-    token_info,
-)
+from tokenwire_server.sources.binance_format import page_path, parse_frame, read_page
+from tokenwire_server.sources.continuity import Hole
+from tokenwire_server.sources.frames import FormatError, Ignored, Reply, Shutdown, TradesFrame, VenueTrade
 
 EVENT = {"e": "aggTrade", "E": 2, "s": "BNBBTC", "a": 12345, "p": "0.001", "q": "100", "f": 100, "l": 105}
 EVENT |= {"T": 1_626_992_741_421, "m": True}
@@ -32,32 +25,33 @@ def event(**changes: Any) -> str:
 def test_an_aggregate_trade() -> None:
     frame = parse_frame(json.dumps({"stream": "bnbbtc@aggTrade", "data": EVENT}))
     trade = Trade("binance:BNBBTC", "12345", Decimal("0.001"), Decimal(100), Side.SELL, 1_626_992_741_421)
-    assert frame == TradeFrame("aggTrade", "BNBBTC", 12345, trade)
+    assert frame == TradesFrame("aggTrade", (VenueTrade("BNBBTC", trade, 12345),))
     assert parse_frame(event()) == frame
 
 
 def test_a_single_trade_and_its_side() -> None:
     frame = parse_frame(event(e="trade", t=77, m=False))
-    assert isinstance(frame, TradeFrame)
-    assert (frame.kind, frame.number, frame.trade.trade_id, frame.trade.side) == ("trade", 77, "77", Side.BUY)
+    assert isinstance(frame, TradesFrame)
+    (item,) = frame.trades
+    assert (frame.channel, item.number, item.trade.trade_id, item.trade.side) == ("trade", 77, "77", Side.BUY)
 
 
 def test_json_numbers_never_pass_through_float() -> None:
     text = event().replace('"0.001"', "0.1000000000000000055511151231257827").replace('"100"', "3")
     frame = parse_frame(text)
-    assert isinstance(frame, TradeFrame)
-    assert frame.trade.price == Decimal("0.1000000000000000055511151231257827")
-    assert frame.trade.amount == 3
+    assert isinstance(frame, TradesFrame)
+    assert frame.trades[0].trade.price == Decimal("0.1000000000000000055511151231257827")
+    assert frame.trades[0].trade.amount == 3
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"result":null,"id":3}', Reply(3)),
-        ('{"result":["a@trade"],"id":3}', Reply(3)),
-        ('{"code":2,"msg":"Invalid request","id":1}', Reply(1, "'2: Invalid request'")),
-        ('{"error":{"code":3,"msg":"no"},"id":"x"}', Reply(None, "'3: no'")),
-        ('{"error":{"code":3,"msg":"no"}}', Reply(None, "'3: no'")),
+        ('{"result":null,"id":3}', Reply(("3",))),
+        ('{"result":["a@trade"],"id":3}', Reply(("3",))),
+        ('{"code":2,"msg":"Invalid request","id":1}', Reply((), "'2: Invalid request'")),
+        ('{"error":{"code":3,"msg":"no"},"id":"x"}', Reply((), "'3: no'")),
+        ('{"error":{"code":3,"msg":"no"}}', Reply((), "'3: no'")),
         ('{"e":"serverShutdown","E":1}', Shutdown()),
         ('{"stream":"x","data":{"e":"serverShutdown","E":1}}', Shutdown()),
         ('{"stream":"x@kline_1m","data":{"e":"kline","k":{}}}', Ignored("kline")),
@@ -122,12 +116,14 @@ def test_nothing_else_is_ever_raised(text: str | bytes) -> None:
         parse_frame(text)
 
 
-def test_ids_have_holes_only_forwards() -> None:
-    ids = TradeIds()
-    assert [ids.observe("A", n) for n in (5, 6, 6, 4, 7, 10)] == [0, 0, 0, 0, 0, 2]
-    assert ids.observe("B", 1) == 0
-
-
-def test_a_pair_is_named_by_venue_and_symbol() -> None:
-    info = token_info("BTCUSDT")
-    assert (info.address, info.symbol, info.supply) == ("binance:BTCUSDT", "BTCUSDT", None)
+def test_a_page_of_aggregate_trades() -> None:
+    hole = Hole("BNBBTC", "binance:BNBBTC", "4", 1, "8", 2, 5, 7)
+    assert page_path(hole) == "/api/v3/aggTrades?symbol=BNBBTC&fromId=5&limit=3"
+    # As documented: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints
+    body = b"""[{"a": 26129, "p": "0.01633102", "q": "4.70443515", "f": 27781, "l": 27781, "T": 1498793709153,
+        "m": true, "M": true}]"""
+    (item,) = read_page("BNBBTC", body)
+    assert (item.number, item.trade.price, item.trade.side) == (26129, Decimal("0.01633102"), Side.SELL)
+    for wrong in (b"{}", b"[1]", b"<html>", b'[{"a":1}]'):
+        with pytest.raises(FormatError):
+            read_page("BNBBTC", wrong)

@@ -22,6 +22,8 @@ from tokenwire_server.sources.tape_file import MAX_LINE_BYTES, TapeError, read_t
 from tokenwire_server.validation.trades import validate_trade
 
 from .conftest import RecordingSink, agg_trade, write_tape
+from .venues.bybit import TRADE
+from .venues.kraken import UPDATE
 
 
 class MarketSink(RecordingSink):
@@ -133,12 +135,45 @@ async def test_prices_and_turnover_equal_the_exchanges_own_candles(tapes: Path) 
 
 
 @pytest.mark.tapes
-@pytest.mark.parametrize(
-    ("name", "form"), [("coinbase-exchange-2021-04-17.txt", "coinbase"), ("okx-2022-05-13.txt", "okx")]
-)
-def test_other_exchanges_are_named(tapes: Path, name: str, form: str) -> None:
-    with pytest.raises(UnsupportedTape, match=f"{form} format; supported so far: binance"):
-        Tape(str(tapes / name))
+async def test_a_coinbase_tape_in_the_takers_view(tapes: Path, sink: RecordingSink) -> None:
+    path = tapes / "coinbase-exchange-2021-04-17.txt"
+    events = [json.loads(line[line.index(": ") + 2 :]) for line in path.read_text().splitlines()]
+    matches = [event for event in events if event["type"] in ("match", "last_match")]
+    source = Tape(str(path), speed=0)
+    await source.run(sink)
+    assert len(matches) == 107
+    assert [(t.address, t.trade_id, str(t.price), str(t.amount)) for t in sink.all] == [
+        (f"coinbase:{m['product_id']}", str(m["trade_id"]), m["price"], m["size"]) for m in matches
+    ]
+    assert [t.side for t in sink.all] == ["Buy" if m["side"] == "sell" else "Sell" for m in matches]
+    assert (source.gaps, source.ignored) == (0, 3)
+    assert not sink.reasons
+
+
+@pytest.mark.tapes
+async def test_an_okx_tape(tapes: Path, sink: RecordingSink) -> None:
+    path = tapes / "okx-2022-05-13.txt"
+    events = [json.loads(line[line.index(": ") + 2 :]) for line in path.read_text().splitlines()]
+    rows = [row for event in events if "data" in event for row in event["data"]]
+    source = Tape(str(path), speed=0)
+    await source.run(sink)
+    assert len(rows) == 74
+    assert [(t.address, t.trade_id, str(t.price), str(t.time_ms)) for t in sink.all] == [
+        (f"okx:{row['instId']}", row["tradeId"], row["px"], row["ts"]) for row in rows
+    ]
+    assert [t.side.lower() for t in sink.all] == [row["side"] for row in rows]
+    assert (source.gaps, source.ignored) == (0, 18)
+
+
+async def test_documented_frames_of_the_others_make_a_tape(tmp_path: Path, sink: RecordingSink) -> None:
+    for number, (frame, address) in enumerate(((UPDATE, "kraken:MATIC/USD"), (TRADE, "bybit:BTCUSDT"))):
+        await Tape(write_tape(tmp_path / str(number), [frame]), speed=0).run(sink)
+        assert sink.all[-1].address == sink.infos[-1].address == address
+
+
+def test_frames_of_nobody_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedTape, match="unknown format; supported are binance, coinbase, kraken, bybit, okx"):
+        Tape(write_tape(tmp_path / "tape", ['{"hello":1}']))
 
 
 @pytest.mark.parametrize(

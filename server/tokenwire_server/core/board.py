@@ -34,6 +34,8 @@ class Value(Protocol):
 class Row:
     """One token: ``changed_tick`` is the tick that carries (or will carry) its newest change."""
 
+    kind = b"token_update"
+
     __slots__ = ("_detailed", "_payload", "_payload_version", "changed_ms", "changed_tick", "holders", "index",
                  "mark", "sent_version", "stream_holders", "value")  # fmt: skip
 

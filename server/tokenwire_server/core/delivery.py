@@ -8,21 +8,20 @@ once for all of these. Clients with other sets share the templates of the single
 one run, held by all of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from tokenwire_schemas.limits import MAX_BATCH, MAX_BATCH_BYTES
 from tokenwire_server.core.board import Board, Row
-from tokenwire_server.core.cohort import Cohort, Group
+from tokenwire_server.core.cohort import Cohort
 from tokenwire_server.core.compression import Encoder, Piece, SharedWindow
+from tokenwire_server.core.numbering import Write, across_digits, numbered
 from tokenwire_server.core.ring import Ledger, Run, Shared, batch_data
 from tokenwire_server.core.segments import Joined, Segments
 from tokenwire_server.core.session import TOKEN_BATCH, TOKEN_UPDATE
 from tokenwire_server.core.tokensets import Format, TokenSet, TokenSets
-from tokenwire_server.core.wire import digits, frame_template, is_worth_compressing, next_power, piece_in
+from tokenwire_server.core.wire import frame_template, is_worth_compressing, piece_in
 
 __all__ = ["Delivery"]
-
-Write = Callable[[bytes], None]
 
 
 class Delivery:
@@ -84,46 +83,11 @@ class Delivery:
         if encoder is not None:
             for group in (*cohort.groups, cohort.newcomers):
                 if group.members:  # nothing is compressed for nobody
-                    yield from self._group(_Templates(bodies, group.window), group, runs)
+                    yield from numbered(group.members, _Templates(bodies, group.window), runs, self._ledger, self)
         else:  # nothing enters a window, so all of them are alike
             templates = _Templates(bodies, None)
             for group in (*cohort.groups, cohort.newcomers):
-                yield from self._group(templates, group, runs)
-
-    def _group(self, templates: "_Templates", group: Group, runs: tuple[Run, ...]) -> Iterator[tuple[Write, bytes]]:
-        template = b""
-        floor = ceiling = served = octets = 0
-        count = templates.count
-        try:
-            for session, write in group.members.items():
-                first = session.sequence + 1
-                if not floor <= first < ceiling:
-                    digit_count = digits(first)
-                    template = templates.of(digit_count)
-                    floor = next_power(digit_count - 1)
-                    ceiling = next_power(digit_count) - count + 1
-                if count == 1:
-                    data = template % first
-                elif first < ceiling:
-                    data = template % tuple(range(first, first + count))
-                else:  # this client's numbers grow by a digit within the tick
-                    data = templates.across(first)
-                    floor = ceiling = 0
-                session.sequence += count
-                served += 1
-                octets += len(data)
-                ring = session.ring
-                if ring is not None:
-                    for run in runs:
-                        ring.push(first, run)
-                        first += run.count
-                yield write, data
-        finally:
-            self.frames += served * count
-            self.octets += octets
-            if served:
-                for run in runs:
-                    self._ledger.hold(run, served)
+                yield from numbered(group.members, templates, runs, self._ledger, self)
 
     def _table_of_payloads(self, details: bool) -> list[bytes]:
         """A payload per row of the board, empty where nothing changed."""
@@ -252,15 +216,7 @@ class _Templates:
 
     def across(self, first: int) -> bytes:
         """The finished frames from number ``first`` on, when the numbers are not all of one length."""
-        chunks: list[bytes] = []
-        frames: list[bytes] = []
-        limit = 0
-        for index, number in enumerate(range(first, first + self.count)):
-            if number >= limit:
-                frames = self._frames(digits(number))
-                limit = next_power(digits(number))
-            chunks.append(frames[index] % number)
-        return b"".join(chunks)
+        return across_digits(self._frames, first, self.count)
 
     def _frames(self, digit_count: int) -> list[bytes]:
         bodies = self._bodies

@@ -15,6 +15,7 @@ class Capability(StrEnum):
     HEARTBEAT = "heartbeat"
     RESUME = "resume"
     DETAILS = "details"
+    CHANNELS = "channels"
     ZSTD = "zstd"
 
 
@@ -50,6 +51,7 @@ class Grants(msgspec.Struct, frozen=True):
     heartbeat: bool = False
     resume: bool = False
     details: bool = False
+    channels: bool = False
     zstd: bool = False
     every: bool = False
 
@@ -60,8 +62,8 @@ class Grants(msgspec.Struct, frozen=True):
 
     def fits(self, other: "Grants") -> bool:
         """Whether a session that was granted ``other`` can go on under these."""
-        mine = (self.batch, self.resume, self.details, self.every)
-        return mine == (other.batch, other.resume, other.details, other.every)
+        mine = (self.batch, self.resume, self.details, self.channels, self.every)
+        return mine == (other.batch, other.resume, other.details, other.channels, other.every)
 
 
 STRICT: Final = Grants()

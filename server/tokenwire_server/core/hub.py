@@ -7,7 +7,8 @@ It is one object in four parts: who is connected (``lifecycle``), what they send
 from (``upstream``), and here what they are sent, and when.
 """
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from tokenwire_schemas import limits
@@ -17,11 +18,15 @@ from tokenwire_server.core.board import Row
 from tokenwire_server.core.delivery import Delivery
 from tokenwire_server.core.lifecycle import HubConfig
 from tokenwire_server.core.link import Link
+from tokenwire_server.core.numbering import Tally, Write
 from tokenwire_server.core.replies import heartbeat_data
 from tokenwire_server.core.requests import Requests
+from tokenwire_server.core.session import Session
 from tokenwire_server.core.staleness import Staleness
 from tokenwire_server.core.states import LinkState
-from tokenwire_server.core.subscribing import Directory
+from tokenwire_server.core.subscribing import Directory, Subscriber
+from tokenwire_server.core.tokensets import Format
+from tokenwire_server.core.topic_delivery import Due, TopicDelivery, due_to
 from tokenwire_server.core.wire import ping_frame
 
 __all__ = ["Hub", "HubConfig"]
@@ -48,7 +53,8 @@ class Hub(Requests):
     ) -> None:
         super().__init__(now, config, new_secret, stream)
         self.staleness = Staleness()
-        self._directory = directory
+        limit = self.config.max_subscriptions
+        self._subscriber = Subscriber(self.board, directory, self.sets, self.topics, limit, stream)
         self._source_lost = {}
         self._halted: list[Link] = []
         self._ticking = False
@@ -56,7 +62,7 @@ class Hub(Requests):
 
     # --- delivery --------------------------------------------------------------------------------------------
 
-    def tick(self, now: int, wall: int) -> Iterator[tuple[Callable[[bytes], None], bytes]]:
+    def tick(self, now: int, wall: int) -> Iterator[tuple[Write, bytes]]:
         """Send what changed since the last tick: yields a write and its bytes for each client.
 
         Every pair is to be written, in this order, also those yielded before an exception; not necessarily at once.
@@ -80,19 +86,74 @@ class Hub(Requests):
                 yield from delivery.to(tokens)
             complete = True
         finally:
-            self._ticking = False
             if not complete:  # a defect: who was not reached yet gets these rows next time
                 for row, version in zip(rows, sent, strict=True):
                     self.board.unsent(row, version)
                 windows.clear()  # what entered one may not have been sent to all who share it
-            self.stats.frames += delivery.frames
             self.stats.updates += delivery.updates
             self.stats.conflated += delivery.conflated
-            self.stats.bytes_out += delivery.octets
-            halted, self._halted = self._halted, []
-            for link in halted:
-                link.session.fall_behind(self.board)
-            self.make_room()
+            self._after_sending(delivery)
+
+    def flush_topics(self, now: int, wall: int) -> Iterator[tuple[Write, bytes]]:
+        """Send what happened in topics since the last flush; otherwise as :meth:`tick`."""
+        self._now = now
+        changes = {change.topic: change for change in self.topics.take(now)}
+        if not changes:
+            return
+        for change in changes.values():
+            for session in change.newcomers:
+                session.want_state(change.topic)
+                if session.link is not None:
+                    self._ready[session.link] = None
+        delivery = TopicDelivery(self.ledger, self._stamp(wall))
+        live: deque[tuple[dict[Session, Write], Due, Format]] = deque()
+        for held in {held: None for topic in changes for held in topic.sets}:
+            held.sent_ms = now
+            due = due_to(held, changes)
+            self._queue(tuple(held.waiting), due)
+            for form, members in list(held.live.items()):
+                waiting = {session: None for session in members if due.is_torn or session.waits()}
+                self._queue(waiting, due)  # what they wait for must not be overtaken
+                ready = {session: write for session, write in members.items() if session not in waiting}
+                live.append((ready, due, form))
+        self._ticking = True
+        served = 0
+        try:
+            while live:
+                members, due, form = live[0]
+                for served, pair in enumerate(delivery.to(members, due, form), 1):  # noqa: B007 - used if it breaks
+                    yield pair
+                del live[0]
+                served = 0
+                if delivery.is_compressed(due, form):
+                    for session in members:
+                        session.leave_window()
+        finally:
+            for members, due, _ in live:  # a defect: who was not reached yet has it queued
+                self._queue(list(members)[served:], due)
+                served = 0
+            self.stats.events += delivery.events
+            self.stats.bad_rows += delivery.bad_states
+            self._after_sending(delivery)
+
+    def _queue(self, sessions: Iterable[Session], due: Due) -> None:
+        """Have ``sessions`` sent this when they can be written to."""
+        for session in sessions:
+            details = session.format.details
+            items = [(event.topic, event.data(details)) for event in due.events]
+            for topic in due.states:
+                session.want_state(topic)
+            self._stream_to(session, items, sum(len(payload) for _, payload in items), lost=due.is_torn)
+
+    def _after_sending(self, tally: Tally) -> None:
+        """What pauses, counters and memory ask for once everything was yielded."""
+        self._ticking = False
+        self.stats.frames += tally.frames
+        self.stats.bytes_out += tally.octets
+        halted, self._halted = self._halted, []
+        for link in halted:
+            link.session.fall_behind(self.board)
+        self.make_room()
 
     def _sendable(self, changed: list[Row]) -> list[Row]:
         """Of the changed rows those that somebody holds; one whose value can't be encoded must not spoil the rest."""

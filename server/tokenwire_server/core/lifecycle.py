@@ -15,14 +15,16 @@ from tokenwire_schemas.errors import CATALOGUE, ErrorCode
 from tokenwire_server.core.board import Board, Row
 from tokenwire_server.core.compression import Deflater, Encoder, Zstd
 from tokenwire_server.core.grants import NOTHING, Deflate, Grants, Offer, grant
+from tokenwire_server.core.holdings import Holdings
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.registry import Registry
 from tokenwire_server.core.replies import Reason, Status, error_data, farewell_data, greeting_data
 from tokenwire_server.core.ring import Ledger, Ring
-from tokenwire_server.core.session import Session
+from tokenwire_server.core.session import Session, held_channels
 from tokenwire_server.core.states import LinkState, check_step
 from tokenwire_server.core.stats import HubStats
 from tokenwire_server.core.tokensets import TokenSets
+from tokenwire_server.core.topics import NO_TOPICS, Topics, TopicSet
 from tokenwire_server.core.wheel import Wheel
 
 __all__ = ["HubConfig", "Lifecycle"]
@@ -62,6 +64,8 @@ class Lifecycle:
         self.stream = stream
         self.board = Board()
         self.sets = TokenSets()
+        self.topics = Topics()
+        self.followers: dict[Session, None] = {}  # sessions that follow sets of tokens
         self._deflaters: dict[Deflate, Deflater] = {}  # at most one for each of the few ways to agree
         self._zstd = Zstd()
         self.stats = HubStats()
@@ -69,6 +73,7 @@ class Lifecycle:
         self.registry = Registry()
         self.links: dict[Link, None] = {}
         self.rejected = 0
+        self.guests = 0  # sockets of the other faces; they take places of max_connections
         self.parting: dict[Link, None] = {}  # sockets that lost their session to another one
         self.held_bytes = 0  # of unfinished messages
         self.streaming = 0  # sessions that get every version
@@ -82,8 +87,22 @@ class Lifecycle:
 
     def may_upgrade(self) -> bool:
         """False when not even a refusal can be told over a WebSocket: draining, or 50 others are being told."""
-        full = len(self.links) >= self.config.max_connections
+        full = len(self.links) + self.guests >= self.config.max_connections
         return not self.draining and not (full and self.rejected >= limits.MAX_REJECTED_SOCKETS)
+
+    def admit_guest(self) -> bool:
+        """Take a place for a socket that another face serves; False when there is none, or while draining.
+
+        Whoever took one gives it back by :meth:`release_guest` when the socket is gone.
+        """
+        if self.draining or len(self.links) + self.guests >= self.config.max_connections:
+            return False
+        self.guests += 1
+        return True
+
+    def release_guest(self) -> None:
+        """The socket of a guest is gone."""
+        self.guests -= 1
 
     def encoder(self, offer: Offer, deflate: Deflate | None) -> Encoder | None:
         """How to compress for a client that offers this, and agreed on ``deflate``: zstd goes first (I-64)."""
@@ -111,7 +130,7 @@ class Lifecycle:
             self._step(link, LinkState.REJECTED)
             self._see_off(link, "a later attempt has the session", now)
             return False
-        if len(self.links) - (holder in self.links) >= self.config.max_connections:
+        if len(self.links) + self.guests - (holder in self.links) >= self.config.max_connections:
             self._reject(link)
             self.fail(link, ErrorCode.MAX_CONNECTIONS, now)
             return False
@@ -152,18 +171,19 @@ class Lifecycle:
         """Go on with the ``former`` session if that is possible, or start a new one."""
         if former is None:
             reason: Reason | None = "unknown_session" if offer.session is not None and grants.resume else None
-            self._start(link, grants, reason, ())
+            self._start(link, grants, reason)
             return
         ring = former.ring
         position = offer.position
         if ring is None or not grants.fits(former.grants):
             self.destroy(former)
-            self._start(link, grants, "caps_changed", ())
+            self._start(link, grants, "caps_changed")
         elif position is None or not ring.floor <= position <= former.sequence:
-            rows = former.tokens.rows
-            self.destroy(former)
             behind = position is not None and position < ring.floor
-            self._start(link, grants, "position_evicted" if behind else "position_ahead", rows)
+            cause: Reason = "position_evicted" if behind else "position_ahead"
+            # Before the other ends, so that no topic gets idle.
+            self._start(link, grants, cause, former.tokens.rows, former.topics, former.holdings)
+            self.destroy(former)
         else:
             self.stats.resume("resumed")
             self.registry.attach(former)
@@ -172,7 +192,15 @@ class Lifecycle:
             link.carry(former)
             former.resume(position, self._greeting(link, former, replay_from=position + 1, reason=None))
 
-    def _start(self, link: Link, grants: Grants, reason: Reason | None, rows: tuple[Row, ...]) -> None:
+    def _start(
+        self,
+        link: Link,
+        grants: Grants,
+        reason: Reason | None,
+        rows: tuple[Row, ...] = (),
+        topics: TopicSet = NO_TOPICS,
+        holdings: Holdings | None = None,
+    ) -> None:
         session = link.session
         if grants.capabilities:
             ring = None
@@ -188,6 +216,10 @@ class Lifecycle:
         if rows:
             self.sets.enter(session, rows)
             session.stream_seen = self.board.logged  # the newest values follow, so nothing older may
+        self.topics.enter(session, topics.topics)
+        if holdings is not None:
+            session.holdings = holdings.anew()
+            self.followers[session] = None
         session.enqueue(_CONNECTION, self._greeting(link, session, replay_from=None, reason=reason))
         if reason is not None:
             self.stats.resume(reason)
@@ -203,7 +235,7 @@ class Lifecycle:
             session=session.secret,
             replay_from=replay_from,
             reason=reason,
-            tokens=[row.value.address for row in session.tokens.rows],
+            held=held_channels(session),
             stream=self.stream,
             limits_ms=(
                 config.heartbeat_ms,
@@ -288,12 +320,14 @@ class Lifecycle:
         """Nothing more is delivered, and nobody can resume it. Queued replies may still be said."""
         self.registry.remove(session)
         self.sets.leave(session)
+        self.topics.leave(session)
+        self.followers.pop(session, None)
         self._charge(session, 0)
         if session.ring is not None:
             session.ring.clear(session.sequence)
             session.ring = None
             self.streaming -= session.grants.every
-        session.pending = session.stream = session.replay = session.preface = None
+        session.pending = session.touched = session.stream = session.replay = session.preface = None
         session.stream_bytes = 0
 
     def forget_detached(self, now: int) -> None:

@@ -96,7 +96,8 @@ class Link:
         """When the last message went out."""
         session = self.session
         cohort = None if session.is_behind else session.tokens.live.get(session.format)
-        return self.sent_ms if cohort is None else max(self.sent_ms, cohort.sent_ms)
+        sent_ms = self.sent_ms if session.is_behind else max(self.sent_ms, session.topics.sent_ms)
+        return sent_ms if cohort is None else max(sent_ms, cohort.sent_ms)
 
     def carry(self, session: Session) -> None:
         """Let ``session`` write here from now on."""

@@ -1,6 +1,6 @@
 """The ``data`` of what the hub says, in the fields that a client was granted (I-51, I-53)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import UNSET
@@ -43,13 +43,13 @@ def greeting_data(
     session: str,
     replay_from: int | None,
     reason: Reason | None,
-    tokens: Sequence[str],
+    held: Mapping[str, list[str]],
     stream: str,
     limits_ms: tuple[int, int, int, int],
 ) -> bytes:
     """The first message of a socket. ``replay_from``: the session goes on there; ``reason``: why it does not.
 
-    ``limits_ms`` are heartbeat, idle time-out, resume window and update interval.
+    ``held`` maps addresses to channels, ``limits_ms`` are heartbeat, idle time-out, resume window and update interval.
     """
     capabilities = grants.capabilities
     if not capabilities:
@@ -66,7 +66,7 @@ def greeting_data(
             resumed=replay_from is not None if grants.resume else UNSET,
             reason=reason or UNSET,
             replay_from=replay_from or UNSET,
-            subscriptions=[HeldSubscription(token, ["token"]) for token in tokens] if told else UNSET,
+            subscriptions=[HeldSubscription(token, channels) for token, channels in held.items()] if told else UNSET,
             stream=stream if told else UNSET,
             heartbeat_ms=heartbeat_ms if told else UNSET,
             idle_timeout_ms=idle_timeout_ms if told else UNSET,

@@ -10,9 +10,9 @@ from tokenwire_server.core.lifecycle import Lifecycle
 from tokenwire_server.core.limiter import Limiter, Verdict
 from tokenwire_server.core.link import Link
 from tokenwire_server.core.replies import heartbeat_data
-from tokenwire_server.core.session import GAP, gap_data
+from tokenwire_server.core.session import GAP
 from tokenwire_server.core.states import LinkState
-from tokenwire_server.core.subscribing import Directory, apply_request
+from tokenwire_server.core.subscribing import Subscriber
 from tokenwire_server.core.upstream import Upstream
 from tokenwire_server.validation.messages import (
     AckRequest,
@@ -27,12 +27,13 @@ __all__ = ["Requests"]
 
 _SUBSCRIPTION: Final = b"subscription"
 _HEARTBEAT: Final = b"heartbeat"
+_SET: Final = b"set"
 
 
 class Requests(Upstream, Lifecycle):
-    """The inbound side of the hub; ``directory`` tells what a client's names mean."""
+    """The inbound side of the hub; ``_subscriber`` tells what a client's names mean."""
 
-    _directory: Directory
+    _subscriber: Subscriber
 
     def admit(self, link: Link, now: int, *, small: bool = False) -> bool:
         """A message is about to be read; whether it may be, by the client's rate. ``small``: it may be an ack."""
@@ -51,7 +52,7 @@ class Requests(Upstream, Lifecycle):
         session = link.session
         try:
             message = decode_client_message(text)
-            request = check_request(message, resume=session.grants.resume, details=session.grants.details)
+            request = check_request(message, session.grants)
         except (CodecError, RequestError) as error:
             if self._account(link, limiter, len(text), now):
                 self._refuse(link, limiter, error.code, str(error), now)
@@ -71,7 +72,7 @@ class Requests(Upstream, Lifecycle):
             self.stats.error(ErrorCode.SLOW_CONSUMER)
             self.close(link, CloseCode.SLOW_CONSUMER, ErrorCode.SLOW_CONSUMER, now)
         elif isinstance(request, SubscriptionRequest):
-            self._subscription(link, request)
+            self._subscription(link, request, now)
         elif isinstance(request, PingRequest):
             self.stats.heartbeats += 1
             data = heartbeat_data(session.tokens_due(self.board), request.echo)
@@ -86,21 +87,37 @@ class Requests(Upstream, Lifecycle):
             limiter.charge(length // limits.INBOUND_SHARE_BYTES)
         return accepted
 
-    def _subscription(self, link: Link, request: SubscriptionRequest) -> None:
+    def _subscription(self, link: Link, request: SubscriptionRequest, now: int) -> None:
         session = link.session
         if session.format.every:  # what changed before is not for tokens that are subscribed only now
             session.catch_up(self.board)
-        replies, refusals = apply_request(
-            request, session, self.board, self._directory, self.sets, self.config.max_subscriptions, self.stream
-        )
+        replies, refusals, changes = self._subscriber.apply(request, session, now)
         for reply in replies:
             self._enqueue(link, _SUBSCRIPTION, encode_data(reply))
         for refusal in refusals:
             self._error(link, refusal.code, refusal.message, request.request_id, refusal.names)
+        for change in changes:
+            self._enqueue(link, _SET, encode_data(change))
+        if session.holdings is not None:
+            self.followers[session] = None
         if not session.tokens.indices & self.staleness.stale:
             session.stale_warned = False
         self._warn_if_stale(session)
         self._ready[link] = None
+
+    def follow_sets(self, now: int) -> None:
+        """Have who follows sets hold what they hold now; to be pumped before the next tick.
+
+        Who has something to read first is told when it has read.
+        """
+        for session in list(self.followers):
+            link = session.link
+            if session.holdings is None:
+                del self.followers[session]
+            elif link is not None and link.close_with is None and not session.is_behind and not session.waits():
+                for change in self._subscriber.follow(session, now):
+                    self._enqueue(link, _SET, encode_data(change))
+                    self._ready[link] = None
 
     def _ack(self, link: Link, request: AckRequest, now: int) -> None:
         session = link.session
@@ -133,7 +150,7 @@ class Requests(Upstream, Lifecycle):
         if request.first < first:
             last = min(request.last, ring.floor)
             self.stats.replay_missed += last - request.first + 1
-            session.preface = [(GAP, gap_data(request.first, last))]
+            session.preface = [(GAP, session.gap_data(request.first, last))]
             session.want_all()
         if first <= request.last:
             session.fall_behind(self.board)

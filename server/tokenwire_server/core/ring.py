@@ -8,19 +8,22 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["BATCH_CLOSE", "BATCH_OPEN", "Ledger", "Ring", "Run", "Shared", "batch_data"]
+__all__ = ["BATCHES", "BATCH_CLOSE", "BATCH_OPEN", "Ledger", "Ring", "Run", "Shared", "batch_data"]
 
+BATCHES: Final = {b"token_update": b"token_batch", b"transaction": b"transaction_batch"}
+"""What several messages of a type are sent as, to those who take batches."""
 BATCH_OPEN: Final = b'{"updates":['
 BATCH_CLOSE: Final = b"]}"
+_OPENINGS: Final = {b"token_batch": BATCH_OPEN, b"transaction_batch": b'{"transactions":['}
 
 _RUN_BYTES: Final = 200  # what a run takes besides its payloads
 _REFERENCE_BYTES: Final = 8
 _ENTRY_BYTES: Final = 8  # a ring's entry for a run
 
 
-def batch_data(payloads: Sequence[bytes]) -> bytes:
-    """The ``data`` of a token_batch with these updates."""
-    return BATCH_OPEN + b",".join(payloads) + BATCH_CLOSE
+def batch_data(payloads: Sequence[bytes], kind: bytes = b"token_batch") -> bytes:
+    """The ``data`` of a batch of type ``kind`` with these entries."""
+    return _OPENINGS[kind] + b",".join(payloads) + BATCH_CLOSE
 
 
 class Shared:
@@ -65,7 +68,7 @@ class Run:
 
     def data(self, index: int) -> bytes:
         """The ``data`` of the frame at ``index``."""
-        return batch_data(self.payloads) if self.is_batch else self.payloads[index]
+        return batch_data(self.payloads, self.kind) if self.is_batch else self.payloads[index]
 
 
 class Ledger:

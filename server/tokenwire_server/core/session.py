@@ -21,15 +21,20 @@ from tokenwire_schemas.limits import (
 )
 from tokenwire_server.core.board import Board, Change, Row
 from tokenwire_server.core.grants import STRICT, Grants
-from tokenwire_server.core.ring import Ring, Run, batch_data
+from tokenwire_server.core.holdings import Holdings
+from tokenwire_server.core.ring import BATCHES, Ring, Run, batch_data
 from tokenwire_server.core.tokensets import NO_TOKENS, PLAIN, Format, TokenSet
+from tokenwire_server.core.topics import NO_TOPICS, Topic, TopicSet
 from tokenwire_server.core.wire import frame, is_compressed
 
 if TYPE_CHECKING:
     from tokenwire_server.core.cohort import Group
     from tokenwire_server.core.link import Link
 
-__all__ = ["GAP", "TOKEN_BATCH", "TOKEN_UPDATE", "Drained", "Session"]
+__all__ = ["GAP", "TOKEN_BATCH", "TOKEN_UPDATE", "Drained", "Item", "Session", "held_channels", "held_count"]
+
+Item = tuple[Row | Topic, bytes]
+"""Something that is sent whatever follows: whose it is, and its encoded ``data``."""
 
 TOKEN_UPDATE: Final = b"token_update"
 TOKEN_BATCH: Final = b"token_batch"
@@ -40,6 +45,7 @@ class Drained(Protocol):
     """Counters that draining advances."""
 
     bad_rows: int
+    events: int
     frames: int
     updates: int
     conflated: int
@@ -60,14 +66,16 @@ class Session:
 
     ``pending`` maps the rows whose newest value must still be sent to the version that was sent last (-1: none);
     while the session is *behind* (its socket takes no more, or there is none, or a replay is under way), what changed
-    since ``synced_tick`` is added to it only when it drains. ``stream`` holds single versions for ``delivery=every``.
+    since ``synced_tick`` is added to it only when it drains. ``stream`` holds what is never overtaken: events of
+    topics, and single versions for ``delivery=every``; ``touched`` the topics whose newest state is to be sent.
     ``ring`` is None without ``resume``; ``replay`` is the range of numbers being sent once more, ``preface`` what
     goes before it.
     """
 
-    __slots__ = ("backlog", "charged", "format", "grants", "group", "is_behind", "link", "outbox", "outbox_bytes",
-                 "pending", "preface", "replay", "ring", "secret", "sent_versions", "sequence", "stale_warned",
-                 "stream", "stream_bytes", "stream_seen", "synced_tick", "tokens", "write")  # fmt: skip
+    __slots__ = ("backlog", "charged", "format", "grants", "group", "holdings", "is_behind", "link", "outbox",
+                 "outbox_bytes", "pending", "preface", "replay", "ring", "secret", "sent_versions", "sequence",
+                 "stale_warned", "stream", "stream_bytes", "stream_seen", "synced_tick", "tokens", "topics",
+                 "touched", "write")  # fmt: skip
 
     def __init__(self, grants: Grants = STRICT, secret: str = "", ring: Ring | None = None) -> None:
         self.grants = grants
@@ -83,7 +91,10 @@ class Session:
         self.outbox_bytes = 0
         self.preface: list[tuple[bytes, bytes]] | None = None
         self.replay: tuple[int, int] | None = None
-        self.stream: deque[tuple[Row, bytes]] | None = None
+        self.holdings: Holdings | None = None  # where the client follows sets; else the two sets say it all
+        self.topics: TopicSet = NO_TOPICS
+        self.touched: dict[Topic, None] | None = None
+        self.stream: deque[Item] | None = None
         self.stream_bytes = 0
         self.stream_seen = 0  # up to which change the board's log is not for it any more
         self.charged = 0  # what the ledger counts of the queues, while no socket is there
@@ -133,7 +144,7 @@ class Session:
 
     @property
     def is_full(self) -> bool:
-        """So much waits (256 replies, 256 KiB of them, or 1 MiB of versions) that no further request is served."""
+        """So much waits (256 replies, 256 KiB of them, or 1 MiB of events) that no further request is served."""
         if self.stream_bytes > RESUME_MAX_BYTES:
             return True
         frames, octets = self.backlog
@@ -174,20 +185,33 @@ class Session:
         for row in self.tokens.rows:
             if row.value.has_value:
                 self.want(row)
+        for topic in self.topics.topics:
+            self.want_state(topic)
 
-    def forget(self, rows: Collection[Row]) -> None:
-        """Nothing of these rows is to be sent any more."""
-        for row in rows:
+    def want_state(self, topic: Topic) -> None:
+        """Send the newest state of ``topic`` soon, if it has one."""
+        if topic.state is not None:
+            if self.touched is None:
+                self.touched = {}
+            self.touched[topic] = None
+
+    def forget(self, owners: "Collection[Row | Topic]") -> None:
+        """Nothing of these rows and topics is to be sent any more."""
+        for owner in owners:
+            if isinstance(owner, Topic):
+                if self.touched is not None:
+                    self.touched.pop(owner, None)
+                continue
             if self.pending is not None:
-                self.pending.pop(row, None)
+                self.pending.pop(owner, None)
             if self.sent_versions is not None:
-                self.sent_versions.pop(row, None)
+                self.sent_versions.pop(owner, None)
         if self.stream:
-            self.stream = deque(item for item in self.stream if item[0] not in rows)
+            self.stream = deque(item for item in self.stream if item[0] not in owners)
             self.stream_bytes = sum(len(payload) for _, payload in self.stream)
 
-    def push_stream(self, items: Sequence[tuple[Row, bytes]], octets: int) -> bool:
-        """Queue single versions of ``octets`` bytes; False when they do not fit any more: then continuity is lost."""
+    def push_stream(self, items: Sequence[Item], octets: int) -> bool:
+        """Queue ``octets`` bytes that nothing overtakes; False when they do not fit any more: continuity is lost."""
         if self.stream is None:
             self.stream = deque()
         self.stream.extend(items)
@@ -209,11 +233,12 @@ class Session:
 
     def waits(self) -> int:
         """How many replies and values wait here, derived ones aside."""
-        return len(self.outbox or ()) + len(self.pending or ()) + len(self.stream or ())
+        return len(self.outbox or ()) + len(self.pending or ()) + len(self.stream or ()) + len(self.touched or ())
 
     def tokens_due(self, board: Board) -> int:
         """How many tokens have a value still to be sent."""
-        due = {row.index for row in self.pending or ()} | {row.index for row, _ in self.stream or ()}
+        due = {row.index for row in self.pending or ()}
+        due |= {owner.index for owner, _ in self.stream or () if isinstance(owner, Row)}
         if self.is_behind:
             due |= {
                 row.index for row in self.tokens.rows if row.changed_tick > self.synced_tick and row.value.has_value
@@ -240,15 +265,22 @@ class Session:
         if self.stream:
             room = self._drain_stream(chunks, timestamp, room, stats)
         if self.pending and not self.outbox and not self.stream:
-            self._drain_pending(chunks, timestamp, room, stats)
-        if not (self.outbox or self.stream or self.pending):
-            self.outbox = self.pending = self.stream = None
+            room = self._drain_pending(chunks, timestamp, room, stats)
+        if self.touched and not (self.outbox or self.stream or self.pending):
+            self._drain_touched(chunks, timestamp, room, stats)
+        if not (self.outbox or self.stream or self.pending or self.touched):
+            self.outbox = self.pending = self.stream = self.touched = None
             if self.is_behind:
                 self.sent_versions = None
                 self._place(behind=False)
-        if self.group is not None and self.group.window is not None and any(map(is_compressed, chunks)):
-            self._place(behind=False)  # its window is not that of the others any more
+        if any(map(is_compressed, chunks)):
+            self.leave_window()
         return b"".join(chunks)
+
+    def leave_window(self) -> None:
+        """It was sent something compressed of its own: its window is not that of the others any more."""
+        if self.group is not None and self.group.window is not None:
+            self._place(behind=False)
 
     def drain_outbox(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> int:
         """Number and frame queued replies, about ``room`` bytes of them; the room that is left."""
@@ -290,26 +322,44 @@ class Session:
     def _announce_gap(self, chunks: list[bytes], first: int, last: int, timestamp: int, stats: Drained) -> None:
         if first <= last:
             stats.replay_missed += last - first + 1
-            chunks.append(self._unnumbered(GAP, gap_data(first, last), timestamp))
+            chunks.append(self._unnumbered(GAP, self.gap_data(first, last), timestamp))
             self.want_all()
 
     def _drain_stream(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> int:
         stream = self.stream
-        most = MAX_BATCH if self.format.batch else 1
         while stream and room > 0:
+            kind = stream[0][0].kind
+            most = MAX_BATCH if self.format.batch and kind in BATCHES else 1
             payloads: list[bytes] = []
             size = 0
-            while stream and len(payloads) < most and size < min(room, MAX_BATCH_BYTES):
+            while stream and stream[0][0].kind == kind and len(payloads) < most and size < min(room, MAX_BATCH_BYTES):
                 payload = stream.popleft()[1]
                 payloads.append(payload)
                 size += len(payload)
             self.stream_bytes -= size
-            chunk = self._values(payloads, timestamp, stats)
+            chunk = self._values(payloads, timestamp, stats, kind)
             chunks.append(chunk)
             room -= len(chunk)
         return room
 
-    def _drain_pending(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> None:
+    def _drain_touched(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> None:
+        touched = self.touched
+        while touched and room > 0:
+            topic = next(iter(touched))
+            del touched[topic]
+            if topic.is_touched:  # it is due for all soon
+                continue
+            try:
+                payload = topic.newest(self.format.details)
+            except Exception:  # a defect of the topic's writer; the others needn't suffer
+                stats.bad_rows += 1
+                continue
+            if payload:
+                chunk = self._numbered(topic.kind, (payload,), timestamp, stats)
+                chunks.append(chunk)
+                room -= len(chunk)
+
+    def _drain_pending(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> int:
         pending = self.pending
         details = self.format.details
         most = MAX_BATCH if self.format.batch else 1
@@ -332,19 +382,24 @@ class Session:
                 payloads.append(payload)
                 size += len(payload)
             if payloads:
-                chunk = self._values(payloads, timestamp, stats)
+                chunk = self._values(payloads, timestamp, stats, TOKEN_UPDATE)
                 chunks.append(chunk)
                 room -= len(chunk)
+        return room
 
-    def _values(self, payloads: list[bytes], timestamp: int, stats: Drained) -> bytes:
-        stats.updates += len(payloads)
-        kind = TOKEN_BATCH if self.format.batch else TOKEN_UPDATE
-        return self._numbered(kind, tuple(payloads), timestamp, stats, is_batch=self.format.batch)
+    def _values(self, payloads: list[bytes], timestamp: int, stats: Drained, kind: bytes) -> bytes:
+        """One message of type ``kind``, or a batch of them."""
+        if kind == TOKEN_UPDATE:
+            stats.updates += len(payloads)
+        else:
+            stats.events += len(payloads)
+        batch_kind = BATCHES.get(kind) if self.format.batch else None
+        return self._numbered(batch_kind or kind, tuple(payloads), timestamp, stats, is_batch=batch_kind is not None)
 
     def _numbered(
         self, kind: bytes, payloads: tuple[bytes, ...], timestamp: int, stats: Drained, *, is_batch: bool = False
     ) -> bytes:
-        data = batch_data(payloads) if is_batch else payloads[0]
+        data = batch_data(payloads, kind) if is_batch else payloads[0]
         number = self.sequence + 1
         chunk = frame(kind, number, timestamp, data, self.format.encoder)
         self.sequence = number
@@ -373,16 +428,37 @@ class Session:
         self.pending = pending or None
 
     def _place(self, *, behind: bool) -> None:
-        if self.tokens.rows:
-            self.tokens.discard(self)
+        tokens, topics = self.tokens, self.topics
+        if tokens.rows:
+            tokens.discard(self)
+        if topics.topics:
+            topics.discard(self)
         self.is_behind = behind
-        if self.tokens.rows:
-            self.tokens.add(self)
+        if tokens.rows:
+            tokens.add(self)
+        if topics.topics:
+            topics.add(self)
+
+    def gap_data(self, first: int, last: int) -> bytes:
+        """The ``data`` of a gap: the current values follow; trades and bars must be fetched (I-58)."""
+        return encode_data(GapData(first, last, "evicted", "rest" if self.topics.topics else "snapshot"))
 
 
-def gap_data(first: int, last: int) -> bytes:
-    """The ``data`` of a gap whose remedy, the current values, follows."""
-    return encode_data(GapData(first, last, "evicted", "snapshot"))
+def held_channels(session: Session) -> dict[str, list[str]]:
+    """The channels of each token that the session holds, by address, and of each set, by its name."""
+    holdings = session.holdings or Holdings(session.tokens.rows, session.topics.topics)
+    held = {row.value.address: ["token"] for row in holdings.rows}
+    for topic in holdings.topics:
+        held.setdefault(topic.address, []).append(topic.channel)
+    for name, channels in holdings.sets.items():
+        held[name] = list(channels)
+    return held
+
+
+def held_count(session: Session) -> int:
+    """How many pairs of a token, or a set, and a channel a session holds."""
+    holdings = session.holdings
+    return len(session.tokens) + len(session.topics) if holdings is None else holdings.count
 
 
 def _nobody(_: bytes) -> None:

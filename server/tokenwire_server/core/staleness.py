@@ -9,13 +9,19 @@ __all__ = ["SourceHealth", "Staleness"]
 
 
 class SourceHealth:
-    """A source's promise and its last sign of life (monotonic ms), which confirms all its tokens."""
+    """A source's promise and its last sign of life (monotonic ms), which confirms all its tokens. One that
+    confirms each token by itself has ``confirmed_ms``: when, by the row's index."""
 
-    __slots__ = ("alive_ms", "limit_ms")
+    __slots__ = ("alive_ms", "confirmed_ms", "limit_ms")
 
     def __init__(self, cadence_ms: int, now: int) -> None:
         self.limit_ms: Final = max(STALE_FACTOR * cadence_ms, STALE_MIN_MS)
         self.alive_ms = now
+        self.confirmed_ms: dict[int, int] | None = None
+
+    def seen_ms(self, index: int) -> int:
+        """When the row of this index was confirmed last."""
+        return self.alive_ms if self.confirmed_ms is None else self.confirmed_ms.get(index, 0)
 
 
 class Staleness:
@@ -36,7 +42,7 @@ class Staleness:
             source = self.sources.get(row.value.source)
             if source is None or not row.value.has_value:
                 continue
-            is_stale = now - max(row.changed_ms, source.alive_ms) > source.limit_ms
+            is_stale = now - max(row.changed_ms, source.seen_ms(row.index)) > source.limit_ms
             if is_stale and row.index not in stale:
                 stale.add(row.index)
                 newly.append(row)

@@ -23,8 +23,8 @@ class HubStats:
     """Totals since the start. ``latency`` gets, for each token a tick sends, how long its newest change waited."""
 
     __slots__ = ("acks", "bad_rows", "bytes_in", "bytes_out", "closed", "closes", "conflated",
-                 "dropped_in", "errors", "evicted", "frames", "heartbeats", "latency", "messages_in", "opened",
-                 "pauses", "replay_missed", "replayed", "replays", "resumes", "stalls", "steps", "ticks",
+                 "dropped_in", "errors", "events", "evicted", "frames", "heartbeats", "latency", "messages_in",
+                 "opened", "pauses", "replay_missed", "replayed", "replays", "resumes", "stalls", "steps", "ticks",
                  "updates")  # fmt: skip
 
     def __init__(self) -> None:
@@ -32,6 +32,7 @@ class HubStats:
         self.closed = 0
         self.frames = 0  # numbered frames sent
         self.updates = 0  # of those, token values
+        self.events = 0  # trades, bars and the like in them
         self.conflated = 0  # versions overtaken by a newer one before a frame carried them, summed over clients
         self.messages_in = 0
         self.dropped_in = 0  # messages and control frames beyond the rate

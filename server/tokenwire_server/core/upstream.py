@@ -1,5 +1,6 @@
 """What becomes of the data's sources, told to those who hold their tokens; and single versions for who wants all."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from tokenwire_schemas.close_codes import CloseCode
@@ -7,7 +8,7 @@ from tokenwire_schemas.errors import ErrorCode
 from tokenwire_server.core.board import Change, Row
 from tokenwire_server.core.lifecycle import Lifecycle
 from tokenwire_server.core.link import Link
-from tokenwire_server.core.session import Session
+from tokenwire_server.core.session import Item, Session
 from tokenwire_server.core.staleness import Staleness
 from tokenwire_server.core.tokensets import TokenSet
 
@@ -89,13 +90,13 @@ class Upstream(Lifecycle):
         if not touched:
             return
         lost = any(row in torn for row in touched)
-        queues: dict[bool, tuple[list[tuple[Row, bytes]], int]] = {}
+        queues: dict[bool, tuple[list[Item], int]] = {}
         for session in list(tokens.streams):
             details = session.format.details
             seen = session.seen_of(self.board, changes)
             if seen:  # it took the beginning of the log before
                 theirs = [change for change in changes[seen:] if change.row in tokens]
-                items = [(change.row, change.data(details)) for change in theirs]
+                items: list[Item] = [(change.row, change.data(details)) for change in theirs]
                 octets = sum(len(payload) for _, payload in items)
             else:
                 if details not in queues:
@@ -105,14 +106,14 @@ class Upstream(Lifecycle):
                 items, octets = queues[details]
             self._stream_to(session, items, octets, lost=lost)
 
-    def _stream_to(self, session: Session, items: list[tuple[Row, bytes]], octets: int, *, lost: bool) -> None:
+    def _stream_to(self, session: Session, items: Sequence[Item], octets: int, *, lost: bool) -> None:
         fits = session.push_stream(items, octets)
         link = session.link
         if not fits or lost:
             if link is None:
                 self._evict(session, "overflow")
             else:
-                self.close(link, CloseCode.SESSION_LOST, "more versions than can be queued", self._now)
+                self.close(link, CloseCode.SESSION_LOST, "more than can be queued", self._now)
         elif link is not None:
             self._ready[link] = None
         else:

@@ -40,6 +40,7 @@ __all__ = [
     "next_power",
     "piece_in",
     "ping_frame",
+    "text_frame",
 ]
 
 _TEXT: Final = 0x81
@@ -71,6 +72,11 @@ def _header(first: int, length: int) -> bytes:
 def ping_frame() -> bytes:
     """A ping without payload (RFC 6455 5.5.2)."""
     return bytes((_PING, 0))
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A text message of its own, without an envelope and never compressed."""
+    return _header(_TEXT, len(payload)) + payload
 
 
 def close_frame(code: int, reason: str) -> bytes:

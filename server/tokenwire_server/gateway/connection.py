@@ -3,18 +3,13 @@
 It has no task and no timer of its own, and keeps nothing but its link while nothing is under way.
 """
 
-import asyncio
-import socket
 import uuid
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from websockets.datastructures import MultipleValuesError
 from websockets.exceptions import InvalidHeader
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode
@@ -25,81 +20,33 @@ from tokenwire_server.core.states import LinkState
 from tokenwire_server.gateway.handshake import SUBPROTOCOL, negotiate_deflate, parse_offer
 from tokenwire_server.gateway.inbound import Inbound
 from tokenwire_server.gateway.outlet import Outlet
+from tokenwire_server.gateway.upgraded import LINGER_S, UpgradedProtocol, limit_unsent, peer_name
 
 if TYPE_CHECKING:
     from tokenwire_server.gateway.endpoint import Endpoint
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "limit_unsent"]
 
-_LINGER_S: Final = 0.5
-_SLICE_BYTES: Final = 16_384
 _SMALL_BYTES: Final = 512  # an ack or a ping is smaller
 _PONG: Final = bytes((0x8A,))
 
 
-class Connection(asyncio.Protocol):
+class Connection(UpgradedProtocol):
     """One client of the endpoint, from its upgrade request to the end of its socket."""
 
-    __slots__ = ("_backlog", "_ending", "_endpoint", "_inbound", "_is_text", "_link", "_outlet", "_parts", "_transport")
+    __slots__ = ("_is_text", "_link", "_parts")
+
+    subprotocol = SUBPROTOCOL
 
     def __init__(self, endpoint: "Endpoint") -> None:
-        self._endpoint = endpoint
-        self._transport: asyncio.Transport | None = None
-        self._outlet: Outlet | None = None
+        super().__init__(endpoint)
         self._link: Link | None = None
-        self._inbound: Inbound | None = None
         self._parts: list[bytes] | None = None  # of a message in fragments
         self._is_text = True
-        self._backlog: bytearray | None = None  # arrived, and waiting for its turn
-        self._ending = False  # what still arrives is discarded
 
     # --- handshake -------------------------------------------------------------------------------------------
 
-    def upgrade(self, transport: asyncio.Transport, request: bytes) -> None:
-        """Answer the upgrade ``request`` (its head, complete) that arrived on ``transport``."""
-        endpoint = self._endpoint
-        self._transport = transport
-        protocol = ServerProtocol(select_subprotocol=_select_subprotocol, max_size=limits.MAX_MESSAGE_BYTES)
-        protocol.receive_data(request)
-        events = protocol.events_received()
-        if not events or not isinstance(events[0], Request):
-            transport.write(b"".join(protocol.data_to_send()))
-            transport.close()
-            return
-        try:
-            response, deflate = self._response(protocol, events[0])
-        except MultipleValuesError as error:
-            response, deflate = protocol.reject(400, f"several {error.args[0]!a} headers\n"), None
-        protocol.send_response(response)
-        transport.write(b"".join(protocol.data_to_send()))
-        if response.status_code != 101:
-            endpoint.refused(response.status_code)
-            transport.close()
-            return
-        transport.set_write_buffer_limits(limits.WRITE_HIGH_WATER_BYTES, limits.WRITE_LOW_WATER_BYTES)
-        _limit_unsent(transport)
-        now = endpoint.now()
-        offer = parse_offer(events[0].path, events[0].headers)
-        outlet = self._outlet = Outlet(transport)
-        link = Link(outlet, str(uuid.uuid4()), endpoint.hub.encoder(offer, deflate), now, offer)
-        self._link = link
-        endpoint.opened(link, _peer(transport))
-        endpoint.hub.connect(link, now)
-        endpoint.pump_ready()  # whom it took the session from is told as well
-
     def _response(self, protocol: ServerProtocol, request: Request) -> tuple[Response, Deflate | None]:
-        endpoint = self._endpoint
-        if not endpoint.origin_allowed(request.headers.get("Origin"), request.headers.get("Host")):
-            return protocol.reject(403, "this origin may not connect; see the setting allowed_origins\n"), None
-        version = request.headers.get("Sec-WebSocket-Version")
-        if version is not None and version.strip() != "13":
-            response = protocol.reject(426, f"WebSocket version {version[:16]!a} is not supported; use 13\n")
-            response.headers["Sec-WebSocket-Version"] = "13"
-            return response, None
-        if not endpoint.hub.may_upgrade():
-            response = protocol.reject(503, "no more connections now; try again later\n")
-            response.headers["Retry-After"] = str(limits.BUSY_RETRY_AFTER_MS // 1000)
-            return response, None
         response = protocol.accept(request)
         if response.status_code != 101:
             return response, None
@@ -113,46 +60,30 @@ class Connection(asyncio.Protocol):
         response.headers["Sec-WebSocket-Extensions"] = agreed[0]
         return response, agreed[1]
 
-    # --- asyncio.Protocol ------------------------------------------------------------------------------------
+    def _opened(self, outlet: Outlet, request: Request, deflate: Deflate | None) -> None:
+        endpoint = self._endpoint
+        now = endpoint.now()
+        offer = parse_offer(request.path, request.headers)
+        link = Link(outlet, str(uuid.uuid4()), endpoint.hub.encoder(offer, deflate), now, offer)
+        self._link = link
+        endpoint.opened(link, peer_name(self._transport))
+        endpoint.hub.connect(link, now)
+        endpoint.pump_ready()  # whom it took the session from is told as well
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the client: frames, parts of frames, or nonsense.
+    # --- what the client sends -------------------------------------------------------------------------------
 
-        They are handled in slices with the event loop's other work in between, and reading pauses meanwhile:
-        what one client sends must not keep the others waiting.
-        """
+    def _noticed(self, octets: int) -> bool:
         link = self._link
-        transport = self._transport
-        if link is None or transport is None or self._ending:
-            return
+        if link is None:
+            return False
         link.last_byte_ms = self._endpoint.now()
-        self._endpoint.hub.stats.bytes_in += len(data)
-        if self._backlog is not None:
-            self._backlog += data
-        elif len(data) <= _SLICE_BYTES:
-            self._take(link, data)
-        else:
-            self._backlog = bytearray(data)
-            transport.pause_reading()
-            self._take_slice()
+        self._endpoint.hub.stats.bytes_in += octets
+        return True
 
-    def _take_slice(self) -> None:
-        link, backlog, transport = self._link, self._backlog, self._transport
-        if link is None or backlog is None or transport is None:
+    def _take(self, data: bytes) -> None:
+        link = self._link
+        if link is None:
             return
-        data = bytes(backlog[:_SLICE_BYTES])
-        del backlog[:_SLICE_BYTES]
-        if not self._ending:
-            self._take(link, data)
-        if transport.is_closing():
-            self._backlog = None
-        elif backlog and not self._ending:
-            asyncio.get_running_loop().call_soon(self._take_slice)
-        else:
-            self._backlog = None
-            transport.resume_reading()
-
-    def _take(self, link: Link, data: bytes) -> None:
         endpoint = self._endpoint
         try:
             self._handle_bytes(link, data, endpoint.now())
@@ -194,16 +125,10 @@ class Connection(asyncio.Protocol):
         if inbound.is_idle:
             self._inbound = None
 
-    def eof_received(self) -> bool:
-        """The client closed its side; without a close handshake there is nothing more to say."""
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
-        self._transport = None
-        if self._outlet is not None:
-            self._outlet.ended()
-        self._inbound = self._parts = self._backlog = None
+        super().connection_lost(exc)
+        self._parts = None
         if self._link is not None:
             self._endpoint.lost(self._link, exc)
 
@@ -277,34 +202,8 @@ class Connection(asyncio.Protocol):
         else:
             outlet.write(close_frame)
             hub.closing(link, now, inbound.close_code)
-        # After an error, closing at once would reset the connection and lose our close frame.
-        self._end(_LINGER_S if inbound.failure else 0)
+        self._end(LINGER_S if inbound.failure else 0)
 
     def _end(self, linger_s: float) -> None:
-        """End the connection; what still arrives is discarded."""
-        transport = self._transport
-        self._ending = True
-        self._inbound = self._parts = None
-        if self._outlet is not None:
-            self._outlet.ended()
-        if transport is not None and linger_s:
-            asyncio.get_running_loop().call_later(linger_s, transport.close)
-        elif transport is not None:
-            transport.close()
-
-
-def _select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    return SUBPROTOCOL if SUBPROTOCOL in offered else None
-
-
-def _peer(transport: asyncio.Transport) -> str:
-    name = transport.get_extra_info("peername")
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
-
-
-def _limit_unsent(transport: asyncio.Transport) -> None:
-    """Keep numbered data out of the kernel: a dead reader would otherwise swallow megabytes of it."""
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    sock = transport.get_extra_info("socket")
-    if option is not None and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, option, limits.NOTSENT_LOWAT_BYTES)
+        super()._end(linger_s)
+        self._parts = None

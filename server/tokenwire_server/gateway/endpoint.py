@@ -4,19 +4,20 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from tokenwire_schemas.errors import ErrorCode
 from tokenwire_schemas.limits import STREAM_FLUSH_MS
 from tokenwire_server.core.grants import grant
 from tokenwire_server.core.hub import Hub
 from tokenwire_server.core.link import Link
+from tokenwire_server.core.numbering import Write
 from tokenwire_server.core.states import LinkState
 from tokenwire_server.core.stats import Observer
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["Endpoint", "next_tick"]
+__all__ = ["Endpoint", "Hurry", "next_tick", "spread"]
 
 _log = get_log(__name__)
 
@@ -25,6 +26,11 @@ _STALENESS_EVERY: Final = 4  # timer runs
 _WRITES_AT_ONCE: Final = 32
 """Written in a row: with 1000 different sets a third faster than one by one, as the readers, once awake, stay so."""
 _DRAIN_STEP_S: Final = 0.05
+
+Hurry = Callable[[], bool]
+"""Asked between the steps of a drain: once true, the rest happens at once."""
+
+T = TypeVar("T")
 
 
 class Endpoint:
@@ -71,30 +77,21 @@ class Endpoint:
                 handle.cancel()
         self._tick_handle = self._timer_handle = self._flush_handle = None
 
-    async def drain(self, seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Tell everybody SERVER_SHUTDOWN and close 1012, spread over ``seconds``; then wait for the farewells.
-
-        ``hurry`` is asked between the steps: once true, the rest is closed at once.
-        """
+    async def drain(self, seconds: float, hurry: Hurry = lambda: False) -> None:
+        """Tell everybody SERVER_SHUTDOWN and close 1012, spread over ``seconds``; then wait for the farewells."""
         hub = self.hub
         hub.draining = True
         links = [link for link in hub.links if link.state is LinkState.CONNECTED]
-        total = len(links)
-        begin = self._loop.time()
-        while links:
-            share = (self._loop.time() - begin + _DRAIN_STEP_S) / max(seconds, _DRAIN_STEP_S)
-            keep = 0 if hurry() or share >= 1.0 else total - math.ceil(total * share)
-            while len(links) > keep:
-                link = links.pop()
-                hub.fail(link, ErrorCode.SERVER_SHUTDOWN, self.now())
-                self.pump(link)
-            if links:
-                await asyncio.sleep(_DRAIN_STEP_S)
+        await spread(links, seconds, hurry, self._see_off)
         patience = self._loop.time() + hub.config.close_timeout_ms / 1000
         while (hub.links or hub.rejected) and self._loop.time() < patience and not hurry():
             await asyncio.sleep(_DRAIN_STEP_S)
         for link in (*hub.links, *hub.parting):
             link.socket.abort()
+
+    def _see_off(self, link: Link) -> None:
+        self.hub.fail(link, ErrorCode.SERVER_SHUTDOWN, self.now())
+        self.pump(link)
 
     # --- called by connections -------------------------------------------------------------------------------
 
@@ -107,6 +104,7 @@ class Endpoint:
             self.defects += 1
             _log.error("writing failed", exc_info=error, id=link.connection_id)
             link.socket.abort()
+        self._plan_flush()
 
     def defect(self, link: Link, error: Exception) -> None:
         """Handling a client's bytes raised: our fault. That client is told so and closed, nobody else."""
@@ -118,8 +116,6 @@ class Endpoint:
     def opened(self, link: Link, peer: str) -> None:
         """A handshake succeeded."""
         granted = grant(link.offer)
-        if granted.every and self._flush_handle is None:
-            self._flush_handle = self._loop.call_later(STREAM_FLUSH_MS / 1000, self._flush_streams)
         fields = {"caps": ",".join(granted.capabilities)} if granted.capabilities else {}
         _log.info("connection opened", id=link.connection_id, peer=peer, deflate=link.is_deflated, **fields)
 
@@ -152,17 +148,8 @@ class Endpoint:
             except Exception as error:  # a source's defect, which must not cost anybody the tick
                 self.defects += 1
                 _log.error("source failed before a tick", exc_info=error)
-        ready: list[tuple[Callable[[bytes], None], bytes]] = []
-        try:
-            for pair in self.hub.tick(self.now(), self._wall_ms()):
-                ready.append(pair)
-                if len(ready) == _WRITES_AT_ONCE:
-                    chunk, ready = ready, []
-                    self._write(chunk)
-        except Exception as error:  # a defect, which must not be the last tick of everybody
-            self.defects += 1
-            _log.error("tick failed", exc_info=error)
-        self._write(ready)
+        self._follow_sets()
+        self._write_all(self.hub.tick)
         if self.tick_lag is not None:
             self.tick_lag.observe((begin - planned) * 1000)
         if self.tick_time is not None:
@@ -172,7 +159,29 @@ class Endpoint:
         self.ticks_skipped += following - number - 1
         self._plan_tick(following)
 
-    def _write(self, ready: list[tuple[Callable[[bytes], None], bytes]]) -> None:
+    def _follow_sets(self) -> None:
+        try:
+            if self.hub.followers:
+                self.hub.follow_sets(self.now())
+                self.pump_ready()
+        except Exception as error:  # as above
+            self.defects += 1
+            _log.error("sets failed", exc_info=error)
+
+    def _write_all(self, send: Callable[[int, int], Iterator[tuple[Write, bytes]]]) -> None:
+        ready: list[tuple[Write, bytes]] = []
+        try:
+            for pair in send(self.now(), self._wall_ms()):
+                ready.append(pair)
+                if len(ready) == _WRITES_AT_ONCE:
+                    chunk, ready = ready, []
+                    self._write(chunk)
+        except Exception as error:  # a defect, which must not be the last tick of everybody
+            self.defects += 1
+            _log.error("sending failed", exc_info=error)
+        self._write(ready)
+
+    def _write(self, ready: list[tuple[Write, bytes]]) -> None:
         """Write each, whatever becomes of the others."""
         for write, data in ready:
             try:
@@ -192,16 +201,20 @@ class Endpoint:
         self._timer_handle = self._loop.call_later(_TIMER_S, self._run_timers)
 
     def _flush_streams(self) -> None:
-        """Send single versions to those who want every one, as long as there are any."""
+        """Send events and single versions to those who want every one, as long as there are any."""
         hub = self.hub
         self._flush_handle = None
         try:
             hub.flush_stream()
+            self._write_all(hub.flush_topics)
             self.pump_ready()
         except Exception as error:  # as above
             self.defects += 1
             _log.error("flush failed", exc_info=error)
-        if hub.streaming:
+        self._plan_flush()
+
+    def _plan_flush(self) -> None:
+        if self._flush_handle is None and (self.hub.streaming or len(self.hub.topics)):
             self._flush_handle = self._loop.call_later(STREAM_FLUSH_MS / 1000, self._flush_streams)
 
     def pump_ready(self) -> None:
@@ -220,6 +233,20 @@ class Endpoint:
         if self._timer_runs % _STALENESS_EVERY == 0:
             hub.check_staleness(now)
         self.pump_ready()
+
+
+async def spread(each: list[T], seconds: float, hurry: Hurry, do: Callable[[T], object]) -> None:
+    """Do something with all of ``each``, the last one first, evenly over ``seconds``; the list is empty then."""
+    clock = asyncio.get_running_loop().time
+    total = len(each)
+    begin = clock()
+    while each:
+        share = (clock() - begin + _DRAIN_STEP_S) / max(seconds, _DRAIN_STEP_S)
+        keep = 0 if hurry() or share >= 1.0 else total - math.ceil(total * share)
+        while len(each) > keep:
+            do(each.pop())
+        if each:
+            await asyncio.sleep(_DRAIN_STEP_S)
 
 
 def next_tick(number: int, elapsed_s: float, interval_s: float) -> int:

@@ -14,13 +14,26 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.pages import page
+from tokenwire_server.history.port import HistoryError
+from tokenwire_server.history.recorder import HistoryStatus
 from tokenwire_server.ports import SourceState
 from tokenwire_server.settings import Settings
 
 if TYPE_CHECKING:
-    from tokenwire_server.gateway.klines import BarDirectory
+    from tokenwire_server.gateway.ingest import TradeIntake
+    from tokenwire_server.gateway.rest import RestDirectory
 
-__all__ = ["ASGIApp", "Answer", "HttpApp", "Status", "build_http_app"]
+__all__ = [
+    "SOCKETIO_PATH",
+    "ASGIApp",
+    "Answer",
+    "HttpApp",
+    "Status",
+    "build_http_app",
+    "problem",
+    "send_answer",
+    "unreadable",
+]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,8 +43,10 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Answer = tuple[int, bytes, dict[str, str]]
 """Status, body, headers; the content length is added when it is sent."""
 
+SOCKETIO_PATH: Final = "/socket.io/"
+RETRY_AFTER_S: Final = 5
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
-_DESCRIBED: Final = ("/api/", "/openapi.json", "/docs", "/asyncapi.json")
+_DESCRIBED: Final = ("/api/", "/internal/", "/udf/", "/openapi.json", "/docs", "/asyncapi.json")
 _DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
 
@@ -45,6 +60,9 @@ class Status(Protocol):
     def source_states(self) -> Mapping[str, SourceState]:
         """Each source's state by its name; empty when the server was started without one."""
 
+    def history_status(self) -> HistoryStatus | None:
+        """Whether what comes in is stored; None where nothing is."""
+
 
 def problem(status: int, detail: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
     """An error as ``application/problem+json`` (RFC 9457)."""
@@ -56,6 +74,12 @@ def problem(status: int, detail: str, path: str, headers: Mapping[str, str] | No
         "instance": path,
     }
     return status, json.dumps(body).encode(), {"content-type": "application/problem+json", **(headers or {})}
+
+
+def unreadable(error: HistoryError, path: str) -> Answer:
+    """What is asked for is stored, and the store can't be read."""
+    headers = {"retry-after": str(RETRY_AFTER_S), "cache-control": "no-store"}
+    return problem(503, f"what is stored can't be read now: {error}", path, headers)
 
 
 class Answers:
@@ -73,6 +97,9 @@ class Answers:
         """Whether to send clients here. A finished tape has delivered all it had, so it counts as fine."""
         states = self._status.source_states()
         body: dict[str, object] = {"ready": True, "sources": {name: str(state) for name, state in states.items()}}
+        history = self._status.history_status()
+        if history is not None:  # live data is served all the same
+            body["history"] = {"state": str(history.state), **({"reason": history.reason} if history.reason else {})}
         reason = None
         if self._status.draining:
             reason = "draining: the server is shutting down"
@@ -108,6 +135,18 @@ class Answers:
                 ENDPOINT: "WebSocket: live token data",
                 "/api/v1/klines/{symbol}": "bars: ?interval=1m&limit=100&from=&to=&fill=none",
                 "/api/klines/{symbol}": "the newest bars in plain numbers, for charts",
+                "/api/v1/trades/{symbol}": "trades by number: ?after=&before=&limit=100",
+                "/api/v1/book/{symbol}": "the order book, where its source has one",
+                "/api/v1/tokens": "all tokens: ?sort=volume&order=&q=&limit=100",
+                "/api/v1/tokens/{symbol}": "one token",
+                "/api/v1/trades": "POST trades of your own",
+                "/internal/trades": "the same",
+                "/api/v1/indicators/{symbol}": "indicators of bars: ?indicator=sma:20,macd:12:26:9&interval=1m",
+                "/udf/config": "TradingView's charting library: what there is",
+                "/udf/symbols": "... one token: ?symbol=",
+                "/udf/search": "... tokens by a part of their name: ?query=&limit=",
+                "/udf/history": "... bars: ?symbol=&resolution=&from=&to=&countback=",
+                "/udf/time": "... the server's time",
                 "/api/v1/errors": "the error catalogue",
                 "/asyncapi.json": "the messages, as AsyncAPI 3",
                 "/openapi.json": "the REST API, as OpenAPI 3",
@@ -127,10 +166,13 @@ class Answers:
 class HttpApp:
     """The ASGI application behind everything that is not the raw endpoint."""
 
-    def __init__(self, answers: Answers, settings: Settings, directory: "BarDirectory") -> None:
+    def __init__(
+        self, answers: Answers, settings: Settings, directory: "RestDirectory", intake: "TradeIntake | None"
+    ) -> None:
         self._answers = answers
         self._settings = settings
         self._directory = directory
+        self._intake = intake
         self._described: ASGIApp | None = None
         self._lock = asyncio.Lock()
         self._light: dict[str, Callable[[], Answer]] = {
@@ -153,18 +195,21 @@ class HttpApp:
         path, method = scope["path"], scope["method"]
         headers = dict(scope["headers"])
         light = self._light.get(path)
+        if self._settings.socketio and path.startswith(SOCKETIO_PATH):
+            await send_answer(send, method, _socketio_polling(path))
+            return
         # The middleware of the described application is the one place that knows about other origins.
         if method == "OPTIONS" or b"origin" in headers or (light is None and path.startswith(_DESCRIBED)):
             await self._pass_on(scope, receive, send)
         elif light is None and path != "/":
-            await _send(send, method, problem(404, "there is nothing here; GET / lists what there is", path))
+            await send_answer(send, method, problem(404, "there is nothing here; GET / lists what there is", path))
         elif method not in READ_METHODS:
             allow = {"allow": "GET, HEAD, OPTIONS"}
-            await _send(send, method, problem(405, f"{method} is not possible here; use GET", path, allow))
+            await send_answer(send, method, problem(405, f"{method} is not possible here; use GET", path, allow))
         elif light is None:
-            await _send(send, method, self._answers.index(headers.get(b"accept", b"").decode("latin-1")))
+            await send_answer(send, method, self._answers.index(headers.get(b"accept", b"").decode("latin-1")))
         else:
-            await _send(send, method, light())
+            await send_answer(send, method, light())
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         described = self._described or await self._build()
@@ -190,12 +235,21 @@ class HttpApp:
     def _import(self) -> ASGIApp:
         from tokenwire_server.gateway.rest import build_rest  # noqa: PLC0415 - see above
 
-        return build_rest(self._answers, self._settings, self._directory)
+        return build_rest(self._answers, self._settings, self._directory, self._intake)
 
 
-async def _send(send: Send, method: str, answer: Answer) -> None:
+def _socketio_polling(path: str) -> Answer:
+    """Socket.IO's other transport, which is not served; a page of any origin may read why."""
+    detail = 'only the transport websocket is served here: io(url, {transports: ["websocket"]})'
+    return problem(400, detail, path, {"access-control-allow-origin": "*"})
+
+
+async def send_answer(send: Send, method: str, answer: Answer) -> None:
+    """Send the whole answer; to HEAD without its body."""
     status, body, headers = answer
-    named = {"content-length": str(len(body)), "x-content-type-options": "nosniff", **headers}
+    # The length of a 304 would be taken for that of what the client has.
+    length = {} if status == HTTPStatus.NOT_MODIFIED else {"content-length": str(len(body))}
+    named = {**length, "x-content-type-options": "nosniff", **headers}
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
@@ -221,7 +275,11 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 
 
 def build_http_app(
-    status: Status, metrics_exposition: Callable[[], tuple[bytes, str]], settings: Settings, directory: "BarDirectory"
+    status: Status,
+    metrics_exposition: Callable[[], tuple[bytes, str]],
+    settings: Settings,
+    directory: "RestDirectory",
+    intake: "TradeIntake | None" = None,
 ) -> HttpApp:
     """The application to give uvicorn.
 
@@ -229,6 +287,7 @@ def build_http_app(
         status: asked at each request to ``/ready``.
         metrics_exposition: body and content type of ``/metrics``.
         settings: the allowed origins and, for the descriptions, whether TLS is on.
-        directory: where the bars are.
+        directory: where tokens, bars and trades are.
+        intake: where posted trades go; None: they are refused.
     """
-    return HttpApp(Answers(status, metrics_exposition), settings, directory)
+    return HttpApp(Answers(status, metrics_exposition), settings, directory, intake)

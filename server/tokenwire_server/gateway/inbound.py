@@ -18,7 +18,7 @@ __all__ = ["Inbound", "frame_end"]
 _WINDOW_BITS: Final = 15
 
 
-def frame_end(data: bytes | bytearray) -> int:
+def frame_end(data: bytes | bytearray, max_bytes: int = MAX_MESSAGE_BYTES) -> int:
     """Where the first frame in ``data`` ends; 0 if it is not complete yet.
 
     Illegal and oversized headers are not waited for: all of ``data`` is the frame then, and the parser refuses it.
@@ -35,7 +35,7 @@ def frame_end(data: bytes | bytearray) -> int:
         if size < header - 4:
             return 0
         length = int.from_bytes(data[2 : header - 4], "big")
-        if length > MAX_MESSAGE_BYTES:
+        if length > max_bytes:
             return size
     return header + length if size >= header + length else 0
 
@@ -43,12 +43,13 @@ def frame_end(data: bytes | bytearray) -> int:
 class Inbound:
     """The part of a message that has arrived; made when bytes come, dropped when :attr:`is_idle`."""
 
-    __slots__ = ("_fragments", "_parser", "_tail")
+    __slots__ = ("_fragments", "_max_bytes", "_parser", "_tail")
 
-    def __init__(self, deflated: bool) -> None:
+    def __init__(self, deflated: bool, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         # Both sides without context take-over, so that no window outlives a message.
         extensions = [PerMessageDeflate(True, True, _WINDOW_BITS, _WINDOW_BITS)] if deflated else []
-        self._parser = ServerProtocol(state=OPEN, max_size=MAX_MESSAGE_BYTES)
+        self._parser = ServerProtocol(state=OPEN, max_size=max_bytes)
+        self._max_bytes = max_bytes
         self._parser.extensions = [*extensions]
         self._tail = bytearray()
         self._fragments = 0
@@ -86,7 +87,7 @@ class Inbound:
 
     def next_frame(self) -> bytes | None:
         """The next whole frame, unparsed (see :func:`frame_end`); None if there is none yet."""
-        end = frame_end(self._tail)
+        end = frame_end(self._tail, self._max_bytes)
         if not end:
             return None
         frame = bytes(self._tail[:end])

@@ -1,22 +1,34 @@
 """The REST API with its OpenAPI description. Importing this module imports FastAPI: see :mod:`.http`."""
 
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from limits import parse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from tokenwire_schemas.errors import CATALOGUE
+from tokenwire_server.gateway.bar_queries import BarReader
+from tokenwire_server.gateway.book import BookDirectory, add_book
 from tokenwire_server.gateway.handshake import ENDPOINT
-from tokenwire_server.gateway.http import Answer, Answers, ASGIApp, problem
-from tokenwire_server.gateway.klines import BarDirectory, add_klines
+from tokenwire_server.gateway.http import Answer, Answers, ASGIApp, problem, unreadable
+from tokenwire_server.gateway.indicators import add_indicators
+from tokenwire_server.gateway.ingest import TradeIntake, add_ingest
+from tokenwire_server.gateway.klines import add_klines
 from tokenwire_server.gateway.pages import page
+from tokenwire_server.gateway.prepared import PreparedRoutes
+from tokenwire_server.gateway.rate_limits import EXEMPT_PATHS, LIMIT_HEADERS, RateLimits
+from tokenwire_server.gateway.tokens import TokenDirectory, add_tokens
+from tokenwire_server.gateway.trades import TradeDirectory, add_trades
+from tokenwire_server.gateway.udf import add_udf
+from tokenwire_server.history.port import HistoryError
+from tokenwire_server.history.recorder import HistoryState
 from tokenwire_server.ports import SourceState
 from tokenwire_server.settings import Settings
 
@@ -40,12 +52,20 @@ class Problem(BaseModel):
     instance: str
 
 
+class HistoryReadiness(BaseModel):
+    """Whether what comes in is stored."""
+
+    state: HistoryState
+    reason: str | None = Field(None, description="why it is behind, or fails; absent when ok")
+
+
 class Readiness(BaseModel):
     """Whether this instance serves live data."""
 
     ready: bool
     reason: str | None = Field(None, description="why not; absent when ready")
     sources: dict[str, SourceState] = Field(description="state of each source, by name")
+    history: HistoryReadiness | None = Field(None, description="absent where nothing is stored")
 
 
 class ErrorRow(BaseModel):
@@ -73,6 +93,14 @@ def _problem_schema(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/problem+json": {"schema": reference}}}
 
 
+_TOO_MANY: Final = {
+    **_problem_schema("More requests than this client's limit"),
+    "headers": {
+        "Retry-After": {"description": "seconds until there is room again", "schema": {"type": "integer"}},
+    },
+}
+
+
 def _response(answer: Answer) -> Response:
     status, body, headers = answer
     return Response(body, status, headers)
@@ -85,15 +113,29 @@ def _asyncapi(server_url: str) -> bytes:
     return msgspec.json.encode(asyncapi_document(server_url))
 
 
-def build_rest(answers: Answers, settings: Settings, directory: BarDirectory) -> ASGIApp:
-    """The described application, wrapped in what other origins are allowed."""
+class RestDirectory(TradeDirectory, TokenDirectory, BookDirectory, Protocol):
+    """All that the routes read."""
+
+
+def build_rest(
+    answers: Answers, settings: Settings, directory: RestDirectory, intake: TradeIntake | None = None
+) -> ASGIApp:
+    """The described application behind the prepared routes, in the limit of each client, in what other origins may."""
     app = FastAPI(title="tokenwire", version="1.0", description=_ABOUT, docs_url=None, redoc_url=None)
     _add_probes(app, answers)
     problems: dict[int | str, dict[str, Any]] = {
         404: _problem_schema("No token has this name, or several"),
         422: _problem_schema("A parameter is wrong; the answer says which values there are"),
     }
-    add_klines(app, directory, problems)
+    routes = PreparedRoutes(app)
+    reader = BarReader(directory)
+    add_klines(routes, directory, reader, problems)
+    add_indicators(routes, directory, reader, problems)
+    add_udf(routes, directory)
+    add_trades(routes, directory, problems)
+    add_book(routes, directory, problems, _problem_schema("The book has not come yet, or too many others are open"))
+    add_tokens(routes, directory, {**problems, 410: _problem_schema("The cursor is no longer good; begin anew")})
+    add_ingest(app, intake, settings, _problem_schema("")["content"])
     _add_descriptions(app, settings)
     _add_problems(app)
     # Problem is referred to by hand, since FastAPI knows no media type for errors but its own.
@@ -102,13 +144,25 @@ def build_rest(answers: Answers, settings: Settings, directory: BarDirectory) ->
     def openapi() -> dict[str, Any]:
         document = describe()
         document["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        for path, operations in document["paths"].items():
+            if path not in EXEMPT_PATHS and "get" in operations:
+                operations["get"]["responses"].setdefault("429", _TOO_MANY)
+        document["components"]["securitySchemes"] = {"ingestToken": {"type": "http", "scheme": "bearer"}}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+    limited: ASGIApp = routes
+    if settings.rest_rate_limit != "0":
+        keys = [key.get_secret_value() for key in settings.rest_api_keys]
+        limited = RateLimits(routes, parse(settings.rest_rate_limit), keys)
+    origins = settings.allowed_origins or ()
+    may_post = bool(origins) and ("*" not in origins or settings.ingest_token is not None)
     return CORSMiddleware(
-        app,
+        limited,
         allow_origins=settings.effective_origins,
-        allow_methods=("GET", "HEAD"),
+        allow_methods=("GET", "HEAD", "POST") if may_post else ("GET", "HEAD"),
+        allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-API-Key"),
+        expose_headers=("ETag", *LIMIT_HEADERS),
         max_age=_PREFLIGHT_CACHE_S,
     )
 
@@ -179,8 +233,12 @@ def _add_problems(app: FastAPI) -> None:
         if error.status_code == 404 and detail == "Not Found":
             detail = "there is nothing here; GET / lists what there is"
         elif error.status_code == 405:
-            detail = f"{request.method} is not possible here; use GET"
+            detail = f"{request.method} is not possible here; use {(error.headers or {}).get('Allow', 'GET')}"
         return _response(problem(error.status_code, detail, request.url.path, error.headers))
+
+    async def stored_unreadable(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HistoryError)
+        return _response(unreadable(error, request.url.path))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -191,5 +249,6 @@ def _add_problems(app: FastAPI) -> None:
         return _response(problem(500, "the server failed; the fault is its own", request.url.path))
 
     app.add_exception_handler(HTTPException, http_problem)
+    app.add_exception_handler(HistoryError, stored_unreadable)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, failed)

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 
 from uvicorn.config import Config
 from uvicorn.server import HANDLED_SIGNALS, Server
@@ -34,6 +34,7 @@ class GatewayServer(Server):
         self.listening = asyncio.Event()
         self.finished = asyncio.Event()
         self._handle_signals = handle_signals
+        self.drains: list[Callable[[float, Callable[[], bool]], Awaitable[None]]] = [endpoint.drain]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on ``sockets`` and begin to tick.
@@ -60,7 +61,7 @@ class GatewayServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell and close every connection within the drain time (``/ready`` says 503 meanwhile), then stop."""
-        await self._endpoint.drain(self._drain_s, hurry=lambda: self.force_exit)
+        await asyncio.gather(*(drain(self._drain_s, lambda: self.force_exit) for drain in self.drains))
         self._endpoint.stop()
         await super().shutdown(sockets)
         self.finished.set()

@@ -1,6 +1,6 @@
 """Pages of bars: which ones a request is answered with, and what stands in for intervals without a trade. Pure."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -10,7 +10,7 @@ from tokenwire_server.market.bars import TokenBars
 from tokenwire_server.market.decimals import ZERO
 from tokenwire_server.market.intervals import Interval
 
-__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "Fill", "Page", "PageBar", "TokenView", "page_of"]
+__all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "BarPage", "Fill", "Page", "PageBar", "PageRequest", "page_from", "page_of"]
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
@@ -25,12 +25,15 @@ class Fill(StrEnum):
     """A bar without volume at the price before it."""
 
 
-class TokenView(NamedTuple):
-    """One token's bars, None before its first trade. ``now_ms``: the event time of its source."""
+class PageRequest(NamedTuple):
+    """Bars of one interval that begin within ``[from_ms, to_ms]``: the first ``limit`` of them, or without ``from_ms``
+    the newest."""
 
-    symbol: str
-    bars: TokenBars | None
-    now_ms: int
+    interval: Interval
+    from_ms: int | None = None
+    to_ms: int | None = None
+    limit: int = DEFAULT_LIMIT
+    fill: Fill = Fill.NONE
 
 
 class PageBar(NamedTuple):
@@ -46,6 +49,13 @@ class Page(NamedTuple):
     bars: list[PageBar]
     more_from_ms: int | None = None
     more_before_ms: int | None = None
+
+
+class BarPage(NamedTuple):
+    """A page of one token. ``now_ms``: the event time of its source, 0 before it was first told."""
+
+    page: Page
+    now_ms: int
 
 
 def page_of(
@@ -64,24 +74,44 @@ def page_of(
     """
     interval = bars.interval(index)
     last_ms = _END_OF_TIME_MS if to_ms is None else to_ms
-    known = [PageBar(bar, True) for bar in bars.closed_bars(index, 0, last_ms + 1, _END_OF_TIME_MS)]
+    # Whoever fills needs the bar before the page as well.
+    first_ms = 0 if from_ms is None or fill is Fill.PREVIOUS else from_ms
+    count = limit + 1 if from_ms is None else _END_OF_TIME_MS
+    closed = bars.closed_bars(index, first_ms, last_ms + 1, count)
+    known = [PageBar(bar, True) for bar in (closed[: limit + 1] if first_ms else closed)]
     running = bars.open_bar(index)
-    if running is not None and running.open_ms <= last_ms:
+    if running is not None and first_ms <= running.open_ms <= last_ms:
         known.append(PageBar(running, False))
+    return page_from(known, interval, now_ms, from_ms=from_ms, to_ms=to_ms, limit=limit, fill=fill)
+
+
+def page_from(
+    known: Sequence[PageBar],
+    interval: Interval,
+    now_ms: int,
+    *,
+    from_ms: int | None,
+    to_ms: int | None,
+    limit: int,
+    fill: Fill,
+) -> Page:
+    """The page that is made of these bars, ascending: of all up to ``to_ms`` as many of the page's own as it may need,
+    and who fills has the one before it and the last as well."""
     if not known:
         return Page([])
+    last_ms = _END_OF_TIME_MS if to_ms is None else to_ms
+    found: Sequence[PageBar]
     if fill is Fill.PREVIOUS:
         end_ms = max(interval.open_ms(min(now_ms, last_ms)), known[-1].bar.open_ms)
         found = _filled(known, interval, end_ms, now_ms, from_ms, limit + 1)
     elif from_ms is None:
         found = known[-limit - 1 :]
     else:
-        first = bisect_left(known, from_ms, key=_open_ms)
-        found = known[first : first + limit + 1]
+        found = known[: limit + 1]
     if from_ms is None:
-        page = found[-limit:]
+        page = list(found[-limit:])
         return Page(page, more_before_ms=_open_ms(page[0]) if len(found) > limit else None)
-    return Page(found[:limit], more_from_ms=_open_ms(found[limit]) if len(found) > limit else None)
+    return Page(list(found[:limit]), more_from_ms=_open_ms(found[limit]) if len(found) > limit else None)
 
 
 def _open_ms(page_bar: PageBar) -> int:

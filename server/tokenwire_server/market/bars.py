@@ -145,6 +145,11 @@ class TokenBars:
         self._roots = [level for level in self._levels if level.parent is None]
 
     @property
+    def now_ms(self) -> int:
+        """Event time (Unix ms) up to which bars are closed."""
+        return self._now_ms
+
+    @property
     def due_ms(self) -> int | None:
         """Event time (Unix ms) at which the next open bar closes; None while none is open."""
         return None if self._due_ms == _NEVER else self._due_ms
@@ -206,26 +211,32 @@ class TokenBars:
         """Closed bars that begin at this time or later are all at hand."""
         return self._levels[index].since_ms
 
+    def running(self) -> list[tuple[Interval, Bar]]:
+        """Copies of the open bars that no shorter ones are part of: with the closed ones they are everything."""
+        return [(root.interval, copy(root.bar)) for root in self._roots if root.bar is not None]
+
     def restore(self, now_ms: int, stored: Sequence[Sequence[Bar]]) -> None:
         """Go on from what was stored, of each interval, ascending; ``now_ms``: the event time then.
 
-        What was open of a longer bar is made again of the shorter ones, which must reach back to its beginning.
+        What was open of a longer bar is made again of the shorter ones, which must reach back to its beginning
+        (however few of them are kept at hand then).
         """
         self._now_ms = now_ms
+        closed: list[list[Bar]] = []
         for level, bars in zip(self._levels, stored, strict=True):
-            for bar in bars:
-                if bar.open_ms + level.interval.ms <= now_ms:
-                    level.keep(copy(bar), self._plan.history)
-                elif level.parent is None:
+            closed.append([copy(bar) for bar in bars if bar.open_ms + level.interval.ms <= now_ms])
+            for bar in closed[-1]:
+                level.keep(bar, self._plan.history)
+            level.since_ms = max(level.since_ms, level.keys[0] if level.keys else level.interval.open_ms(now_ms))
+            if level.parent is None:
+                for bar in bars[len(closed[-1]) :]:
                     level.open(copy(bar))
-            level.since_ms = max(level.since_ms, level.keys[0] if level.keys else now_ms)
-        for level in self._levels:
-            parent = level.parent
+        for level, parent in zip(self._levels, self._plan.parents, strict=True):
             if parent is not None:
                 start = level.interval.open_ms(now_ms)
-                for key in parent.keys:
-                    if key >= start:
-                        level.absorb(parent.closed[key])
+                for bar in closed[parent]:
+                    if bar.open_ms >= start:
+                        level.absorb(bar)
         self._due_ms = min(level.end_ms for level in self._levels)
 
     def _open(self, level: _Level, bar: Bar) -> None:

@@ -5,24 +5,27 @@ of its source's clock and its own newest trade. A token belongs to the source th
 writer per token is what makes its versions contiguous.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from heapq import heappop, heappush
 from typing import Final
 
 from tokenwire_schemas.messages import TokenUpdateData, Volume
 from tokenwire_server.market.decimals import EXACT, ZERO, canonical
+from tokenwire_server.market.doubts import CALM_DOWN, CALM_UP, is_jump
 from tokenwire_server.market.market_bars import MarketBars
+from tokenwire_server.market.records import StoredToken
 from tokenwire_server.market.registry import DEFAULT_CHAIN, Registry, Resolution
-from tokenwire_server.market.rolling import Rolling
-from tokenwire_server.market.trade_log import LogPlan, TradeLog
+from tokenwire_server.market.rolling import M5_MS, Rolling, Sums
+from tokenwire_server.market.trade_log import LogPlan, NumberSupply, TradeLog
 from tokenwire_server.market.trades import TokenInfo, Trade
-from tokenwire_server.market.values import TokenValue
+from tokenwire_server.market.values import TokenFacts, TokenValue
 from tokenwire_server.validation.trades import validate_token
 
-__all__ = ["DEDUPE_TRADES", "MAX_TOKENS", "VERSION_SHIFT", "Market", "TokenState"]
+__all__ = ["DEDUPE_TRADES", "MAX_TOKENS", "UNOWNED", "VERSION_SHIFT", "Market", "TokenState"]
 
 MAX_TOKENS: Final = 10_000
+UNOWNED: Final = ""  # the source of a restored token until somebody brings it
 DEDUPE_TRADES: Final = 512  # at least this many trade ids, at most twice as many, are remembered per token
 VERSION_SHIFT: Final = 10  # versions start at start_ms << 10: a start is never overtaken below 1000 changes/ms
 
@@ -39,7 +42,11 @@ class TokenState:
         "_rolling",
         "_stated",
         "address",
+        "calm_high",
+        "calm_low",
+        "chain",
         "log",
+        "name",
         "price",
         "source",
         "source_time_ms",
@@ -51,12 +58,15 @@ class TokenState:
     def __init__(self, address: str, info: TokenInfo, source: str, version: int) -> None:
         self.address = address
         self.symbol = info.symbol
+        self.name = info.name
+        self.chain = info.chain
         self.source = source
         self.version = version
         self.price: Decimal | None = None
         self.supply = info.supply
         self.log: TradeLog | None = None  # from the first trade on
         self.source_time_ms = 0  # event time of the newest trade or stated value, Unix ms
+        self.calm_low = self.calm_high = ZERO  # prices from here to there are no jump
         self._rolling = Rolling()
         self._stated: TokenValue | None = None  # what the source said last, if it states instead of trading
         self._recent_ids: set[str] = set()
@@ -76,6 +86,17 @@ class TokenState:
         return ZERO if self.price is None or self.supply is None else _multiply(self.price, self.supply)
 
     @property
+    def volumes(self) -> tuple[Decimal, Decimal, Decimal]:
+        """Turnover of 24 hours, one hour and five minutes."""
+        stated = self._stated
+        return self._rolling.totals if stated is None else (stated.h24, stated.h1, stated.m5)
+
+    @property
+    def facts(self) -> tuple[TokenFacts, ...]:
+        """Who says what of it, and when, if its value is merged from several sources."""
+        return () if self._stated is None else self._stated.facts
+
+    @property
     def is_stated(self) -> bool:
         """Its source states values; trades of it are set aside."""
         return self._stated is not None
@@ -89,8 +110,7 @@ class TokenState:
         """The value in canonical decimal strings. Raises ValueError before the first price."""
         if self.price is None:
             raise ValueError(f"{self.address} has no value yet")
-        stated = self._stated
-        h24, h1, m5 = self._rolling.totals if stated is None else (stated.h24, stated.h1, stated.m5)
+        h24, h1, m5 = self.volumes
         return TokenUpdateData(
             address=self.address,
             price=canonical(self.price),
@@ -108,6 +128,11 @@ class TokenState:
             recent = self._recent_ids = set()
         recent.add(trade_id)
         return False
+
+    def has_jumped(self, price: Decimal) -> bool:
+        """Whether ``price``, which lies beyond the calm ones and comes next, is a jump; around it is calm then."""
+        self.calm_low, self.calm_high = _multiply(price, CALM_DOWN), _multiply(price, CALM_UP)
+        return self.price is not None and is_jump(self.price, price)
 
     def fold(self, trade: Trade, turnover: Decimal, now_ms: int) -> bool:
         """Apply a trade while the clock shows ``now_ms``; True when the value changed."""
@@ -154,7 +179,8 @@ class _Clock:
 
 class Market:
     """All tokens. ``on_change(token)`` is called once for every change, after the token's version rose;
-    ``on_trade(token, number, trade)`` for every trade that is applied.
+    ``on_trade(token, number, trade)`` for every trade that is applied, ``on_jump(token, price)`` before a price is
+    taken over that is more than half above or below the one before.
 
     ``start_ms`` (Unix ms) and ``version_floor`` (the highest version ever stored, if any) give the version
     that all tokens start above. Trades and values must have passed ``validation.trades``; descriptions are judged
@@ -178,6 +204,7 @@ class Market:
         default_chain: str = DEFAULT_CHAIN,
         bars: MarketBars | None = None,
         on_trade: Callable[[TokenState, int, Trade], None] = lambda token, number, trade: None,
+        on_jump: Callable[[TokenState, Decimal], None] = lambda token, price: None,
     ) -> None:
         self.bars = MarketBars() if bars is None else bars  # an empty one is false
         self.trades = 0  # applied
@@ -187,10 +214,13 @@ class Market:
         self.unknown = 0  # dropped: no such token
         self.foreign = 0  # dropped: the token, or the description's token, belongs to another source
         self.mixed = 0  # dropped: a trade of a token whose values are stated, or the reverse
+        self.unnumbered = 0  # trades applied that got no number, because none could be reserved
+        self.numbers = NumberSupply()
         self.tokens_refused = 0  # descriptions beyond max_tokens, or invalid
         self.changes = 0  # versions made
         self._on_change = on_change
         self._on_trade = on_trade
+        self._on_jump = on_jump
         self._log_plan = LogPlan()
         self._first_version = max(version_floor, start_ms << VERSION_SHIFT)
         self._registry = Registry(max_tokens, default_chain)
@@ -207,6 +237,15 @@ class Market:
     def get(self, address: str) -> TokenState | None:
         """The token with this wire address, as registered."""
         return self._tokens.get(address)
+
+    def price_of(self, address: str) -> tuple[Decimal, int] | None:
+        """The token's price and the event time of its newest change (Unix ms); None: no such token, or no price."""
+        token = self._tokens.get(address)
+        return None if token is None or token.price is None else (token.price, token.source_time_ms)
+
+    def find(self, address: str) -> TokenState | None:
+        """The token with this wire address in any spelling that means the same."""
+        return self._tokens.get(address) or self._tokens.get(self._registry.find(address) or "")
 
     def resolve(self, name: str) -> Resolution:
         """What a client's name for a token means; see ``market.registry``."""
@@ -227,41 +266,82 @@ class Market:
             token = self._tokens.get(address)
             if token is None:
                 self._tokens[address] = TokenState(address, info, source, self._first_version)
-            elif token.source != source:
+            elif not self._owns(source, token):
                 self.foreign += 1
             elif info.supply is not None and info.supply != token.supply:
                 token.supply = info.supply
                 if token.has_value:
                     self._changed(token)
 
-    def apply(self, source: str, trade: Trade) -> None:
-        """Fold one validated trade into its token."""
+    @property
+    def highest_version(self) -> int:
+        """No token has a higher one."""
+        return self._first_version + self.changes
+
+    def number_above(self, floor: int) -> None:
+        """Have tokens that are not known yet begin to number their trades above ``floor``."""
+        self._log_plan.floor = floor
+
+    def restore(self, stored: StoredToken, source: str, trades: Sequence[Trade], stored_ids: Iterable[str]) -> bool:
+        """Know a token as it was stored, with its newest ``trades`` (those that end at its newest number) and the ids
+        of trades that may come once more; its bars and windows are to follow. False: there is no room for it.
+
+        ``source`` is who writes it, or ``UNOWNED``: then the first that announces it or delivers a trade of it.
+        """
+        address = self._registry.add(stored.info)
+        if address is None:
+            return False
+        token = self._tokens[address] = TokenState(address, stored.info, source, self._first_version)
+        token.price, token.source_time_ms = stored.price, stored.price_ms
+        token.log = TradeLog(self._log_plan)
+        token.log.resume(stored.trades, trades)
+        for trade_id in stored_ids:
+            token.seen_before(trade_id)
+        return True
+
+    def restore_windows(self, address: str, h24: Sums, h1: Sums, m5: Sums) -> None:
+        """What a restored token turned over at which time (Unix ms), ascending, in each window."""
+        token = self._tokens[address]
+        token._rolling.restore(h24, h1, m5)
+        if token.source != UNOWNED:
+            self._queue(self._clock(token.source), token)
+
+    def apply(self, source: str, trade: Trade) -> bool:
+        """Fold one validated trade into its token; False, and counted, when it was dropped."""
         token = self._own(source, trade.address)
         if token is None:
-            return
+            return False
         if token.is_stated:
             self.mixed += 1
-            return
+            return False
         if token.seen_before(trade.trade_id):
             self.duplicates += 1
-            return
+            return False
         self.trades += 1
         if trade.time_ms < token.source_time_ms:
             self.late += 1
+        elif not token.calm_low <= trade.price <= token.calm_high and token.has_jumped(trade.price):
+            self._on_jump(token, trade.price)
         clock = self._clocks.get(source) or self._clock(source)
         turnover = _multiply(trade.price, trade.amount)
         log = token.log
         if log is None:
             log = token.log = TradeLog(self._log_plan)
-        self._on_trade(token, log.add(trade), trade)
+        numbers = self.numbers
+        if numbers.given < numbers.reserved or numbers.extend():
+            numbers.given += 1
+            self._on_trade(token, log.add(trade), trade)
+        else:
+            self.unnumbered += 1
         self.bars.fold(source, token.address, trade, turnover)
         changed = token.fold(trade, turnover, clock.now_ms)
         queued_ms = token._queued_ms
-        # A newer trade cannot bring the next expiry forward; only the first and a late one can.
-        if queued_ms is None or trade.time_ms < token.source_time_ms:
+        # A newer trade brings the next expiry forward only where the shortest window was empty; else a late one can.
+        if queued_ms is None or trade.time_ms < token.source_time_ms or trade.time_ms + M5_MS < queued_ms:
             self._queue(clock, token)
         if changed:
             self._changed(token)
+        return True
 
     def state(self, source: str, value: TokenValue) -> None:
         """Take over one validated value that the source states."""
@@ -274,6 +354,8 @@ class Market:
             self.late += 1
         else:
             self.stated += 1
+            if not token.calm_low <= value.price <= token.calm_high and token.has_jumped(value.price):
+                self._on_jump(token, value.price)
             if token.state(value):
                 self._changed(token)
 
@@ -303,13 +385,23 @@ class Market:
 
     def _own(self, source: str, address: str) -> TokenState | None:
         """The token at ``address``; None, and counted, if there is none or another source writes it."""
-        token = self._tokens.get(address) or self._tokens.get(self._registry.find(address) or "")
+        token = self._tokens.get(address) or self.find(address)
         if token is None:
             self.unknown += 1
-        elif token.source != source:
+        elif token.source != source and not self._owns(source, token):
             self.foreign += 1
             return None
         return token
+
+    def _owns(self, source: str, token: TokenState) -> bool:
+        """Whether the source writes this token; it takes over one that nobody writes."""
+        if token.source == UNOWNED:
+            token.source = source
+            bars = self.bars.get(token.address)
+            if bars is not None:
+                self.bars.adopt(source, bars)
+            self._queue(self._clock(source), token)
+        return token.source == source
 
     def _clock(self, source: str) -> _Clock:
         return self._clocks.setdefault(source, _Clock())

@@ -1,10 +1,11 @@
 """Bars of all tokens, and when they close."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from heapq import heappop, heappush
 from typing import Final
 
+from tokenwire_server.market.bar import Bar
 from tokenwire_server.market.bars import BarChange, BarPlan, TokenBars
 from tokenwire_server.market.trades import Trade
 
@@ -31,6 +32,7 @@ class MarketBars:
         self._tell = tell
         self._max_bars = max_bars
         self._most = self.plan.history
+        self._expected = 1
         self._tokens: dict[str, TokenBars] = {}
         self._clocks: dict[str, _Clock] = {}
 
@@ -50,14 +52,30 @@ class MarketBars:
         if bars.due_ms != due_ms:
             self._clock(source).plan(bars)
 
+    def restore(self, source: str, address: str, now_ms: int, stored: Sequence[Sequence[Bar]]) -> TokenBars:
+        """Go on with a token's stored bars (as of :meth:`TokenBars.restore`), to be closed by the source's clock."""
+        bars = self._tokens.get(address) or self._create(address)
+        bars.restore(now_ms, stored)
+        self.adopt(source, bars)
+        return bars
+
+    def adopt(self, source: str, bars: TokenBars) -> None:
+        """The source's clock closes these bars from now on."""
+        self._clock(source).plan(bars)
+
+    def expect(self, tokens: int) -> None:
+        """So many tokens have bars, or will have soon."""
+        self._expected = max(self._expected, tokens)
+        series = self._expected * len(self.plan.intervals)
+        self.plan.history = max(1, min(self._most, self._max_bars // series))
+
     def advance(self, source: str, now_ms: int) -> None:
         """The source's event time moved to ``now_ms`` (Unix ms): close what has ended."""
         self._clock(source).advance(now_ms)
 
     def _create(self, address: str) -> TokenBars:
         bars = self._tokens[address] = TokenBars(self.plan, lambda change: self._tell(address, change))
-        series = len(self._tokens) * len(self.plan.intervals)
-        self.plan.history = max(1, min(self._most, self._max_bars // series))
+        self.expect(len(self._tokens))
         return bars
 
     def _clock(self, source: str) -> "_Clock":

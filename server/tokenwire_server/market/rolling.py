@@ -8,17 +8,22 @@ keep every trade. Sums are exact decimals, and only buckets that hold something 
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
 from tokenwire_server.market.decimals import EXACT, ZERO
 
-__all__ = ["H1", "H24", "M5", "WINDOWS", "Rolling", "RollingSum"]
+__all__ = ["H1", "H24", "M5", "M5_MS", "WINDOWS", "Rolling", "RollingSum", "Sums"]
 
 M5: Final = (1_000, 300)  # (bucket width in ms, buckets)
+M5_MS: Final = 300_000
 H1: Final = (10_000, 360)
 H24: Final = (60_000, 1_440)
 WINDOWS: Final = {"h24": H24, "h1": H1, "m5": M5}
+
+Sums = Iterable[tuple[int, Decimal]]
+"""Turnover by time, Unix ms."""
 
 _add: Final = EXACT.add
 _subtract: Final = EXACT.subtract
@@ -111,6 +116,12 @@ class Rolling:
         m5 = self.m5.add(time_ms, value)
         h1 = self.h1.add(time_ms, value)
         return self.h24.add(time_ms, value) or h1 or m5
+
+    def restore(self, h24: Sums, h1: Sums, m5: Sums) -> None:
+        """Go on with what was turned over at which time (Unix ms), ascending, in each window."""
+        for window, sums in ((self.h24, h24), (self.h1, h1), (self.m5, m5)):
+            for time_ms, value in sums:
+                window.add(time_ms, value)
 
     def advance(self, now_ms: int) -> bool:
         """Let time pass without a trade; True when something left a window."""

@@ -5,13 +5,13 @@ keeps them (see :meth:`TradeLog.resume`).
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final, NamedTuple
 
 from tokenwire_server.market.trades import Trade
 
-__all__ = ["MAX_LOGGED", "MAX_TRADES", "LogPlan", "NumberedTrade", "TradeLog"]
+__all__ = ["MAX_LOGGED", "MAX_TRADES", "LogPlan", "NumberSupply", "NumberedTrade", "TradeLog"]
 
 MAX_TRADES: Final = 1_000  # at hand of one token
 MAX_LOGGED: Final = 200_000  # at hand of all tokens, of some 450 bytes each
@@ -24,14 +24,30 @@ class NumberedTrade(NamedTuple):
     trade: Trade
 
 
-class LogPlan:
-    """How many trades each log keeps: the more tokens, the fewer."""
+class NumberSupply:
+    """Numbers that trades may be given, of all tokens together.
 
-    __slots__ = ("_most", "_total", "logs", "most")
+    Whoever keeps them beyond the process lets no more be given than it is sure to skip after a crash: ``reserved``,
+    which ``extend`` raises when it has been reached (False: it can't). By default there is no end of them.
+    """
+
+    __slots__ = ("extend", "given", "reserved")
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.reserved = 1 << 62
+        self.extend: Callable[[], bool] = lambda: False
+
+
+class LogPlan:
+    """How many trades each log keeps: the more tokens, the fewer. ``floor``: logs begin to number above it."""
+
+    __slots__ = ("_most", "_total", "floor", "logs", "most")
 
     def __init__(self, most: int = MAX_TRADES, total: int = MAX_LOGGED) -> None:
         self._most = most
         self._total = total
+        self.floor = 0
         self.logs = 0
         self.most = most
 
@@ -42,7 +58,7 @@ class LogPlan:
 
 
 class TradeLog:
-    """One token's newest trades. ``newest`` is the number of the last one, 0 before the first."""
+    """One token's newest trades. ``newest`` is the number of the last one, before the first that of none."""
 
     __slots__ = ("_plan", "_trades", "newest")
 
@@ -50,7 +66,7 @@ class TradeLog:
         plan.count_one()
         self._plan = plan
         self._trades: deque[Trade] = deque()
-        self.newest = 0
+        self.newest = plan.floor
 
     @property
     def oldest(self) -> int:

@@ -1,10 +1,11 @@
-"""Feeds: the simulator, captured tapes, Binance-format streams, a probe; and the venue that replays a tape.
+"""Feeds: the simulator, captured tapes, exchanges' streams, a probe; and the venue that replays a tape.
 
 Every exchange has a pure normaliser (``…_format``) and a thin shell around it. All prices are Decimals from
 the first byte on.
 """
 
 import secrets
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,14 @@ from tokenwire_server.errors import UserError
 from tokenwire_server.ports import Source
 from tokenwire_server.settings import Settings
 from tokenwire_server.source_spec import parse_source as parse_spec
-from tokenwire_server.sources.binance import DEFAULT_URL, Binance
+from tokenwire_server.sources.binance import Binance
+from tokenwire_server.sources.bybit import bybit
+from tokenwire_server.sources.ccxt_source import CcxtSource
+from tokenwire_server.sources.coinbase import COINBASE
+from tokenwire_server.sources.exchange import Exchange
+from tokenwire_server.sources.kraken import KRAKEN
+from tokenwire_server.sources.okx import OKX
+from tokenwire_server.sources.pollers import POLLED, build_aggregator
 from tokenwire_server.sources.probe import Probe
 from tokenwire_server.sources.simulation import DEFAULT_RATE, Scenario, Simulation
 from tokenwire_server.sources.simulator import Simulator
@@ -20,6 +28,7 @@ from tokenwire_server.sources.tape import Tape
 
 __all__ = ["SourceSpecError", "build_sources", "parse_source"]
 
+_PROFILES: Final = {profile.kind: profile for profile in (COINBASE, KRAKEN, OKX)}
 _SCENARIOS: Final = ", ".join(Scenario)
 
 
@@ -38,13 +47,15 @@ def parse_source(
 ) -> Source | None:
     """Build the source that ``spec`` names; None for ``none``.
 
-    Forms: ``simulator``, ``simulator:SCENARIO``, ``tape:PATH``, ``binance:SYM,SYM[@URL]``, ``probe[:TOKENS]``,
-    ``none``. ``seed``, ``scenario`` and ``rate`` (trades a second) are for the simulator, ``tape_speed`` is a factor
+    Forms: ``simulator``, ``simulator:SCENARIO``, ``tape:PATH``, ``binance:SYM,SYM[@URL[|RESTURL]]`` and likewise
+    ``coinbase:``, ``kraken:``, ``bybit:`` and ``okx:``, ``ccxt:EXCHANGE:SYM,SYM``, ``probe[:TOKENS]``, ``none``.
+    ``seed``, ``scenario`` and ``rate`` (trades a second) are for the simulator, ``tape_speed`` is a factor
     (0: as fast as possible), ``name`` replaces the source's own. Without a seed the simulator is different every time.
 
     Raises:
         SourceSpecError: the text is none of these forms, or its symbols, URL or scenario are wrong.
         TapeError: the tape cannot be replayed.
+        UserError: the source needs an extra that is not installed.
     """
     text = spec.strip()
     if text.startswith("simulator:"):
@@ -60,13 +71,20 @@ def parse_source(
             case "tape":
                 return Tape(parsed.path, speed=tape_speed, name=name)
             case "binance":
-                return Binance(parsed.symbols, parsed.url or DEFAULT_URL, name=name or "binance")
+                return Binance(parsed.symbols, parsed.url, parsed.rest_url, name=name or "binance")
+            case "coinbase" | "kraken" | "bybit" | "okx":
+                profile = bybit(parsed.url) if parsed.kind == "bybit" else _PROFILES[parsed.kind]
+                return Exchange(profile, parsed.symbols, parsed.url, parsed.rest_url, name=name)
+            case "ccxt":
+                return CcxtSource(parsed.exchange, parsed.symbols, name=name)
+            case "dexscreener" | "jupiter":
+                return build_aggregator([parsed], Settings.model_validate({}))
             case "probe":
                 return Probe(parsed.tokens, name=name or "probe")
             case "simulator":
-                seed = secrets.randbits(64) if seed is None else seed
-                simulation = Simulation(seed, rate=rate, scenario=scenario)
-                return Simulator(simulation, name=name or "simulator")
+                make = partial(Simulation, rate=rate, scenario=scenario)
+                simulation = make(secrets.randbits(64) if seed is None else seed)
+                return Simulator(simulation, name=name or "simulator", reseed=make if seed is None else None)
     except UserError:
         raise
     except ValueError as error:
@@ -84,6 +102,8 @@ def build_sources(settings: Settings) -> list[Source]:
     for text in settings.source:
         # Two sources of one kind would share a name and so their counters: the later get a number.
         kind, _, argument = text.strip().partition(":")
+        if kind in POLLED:
+            continue
         # The file's name, not its path: names appear in /ready and /metrics.
         name = base = f"tape:{Path(argument).name}" if kind == "tape" else kind
         number = 1
@@ -100,4 +120,7 @@ def build_sources(settings: Settings) -> list[Source]:
         if source is not None:
             names.add(source.name)
             sources.append(source)
+    polled = [spec for spec in settings.sources if spec.kind in POLLED]
+    if polled:  # together they are one source: a token has one writer
+        sources.append(build_aggregator(polled, settings))
     return sources

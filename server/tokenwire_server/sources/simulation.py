@@ -12,9 +12,11 @@ from heapq import heapify, heapreplace
 from random import Random
 from typing import Final
 
+from tokenwire_server.market.book import BookSnapshot
 from tokenwire_server.market.decimals import EXACT
 from tokenwire_server.market.trades import Side, TokenInfo, Trade
 from tokenwire_server.sources.base58 import base58
+from tokenwire_server.sources.simulated_book import SimulatedQuote, simulated_book
 
 __all__ = ["DEFAULT_RATE", "DEFAULT_TOKENS", "MAX_RATE", "MAX_TOKENS", "Scenario", "Simulation"]
 
@@ -103,9 +105,11 @@ class Simulation:
             raise ValueError(f"rate must be 1 to {MAX_RATE:.0f} trades a second, not {rate}")
         self.scenario = Scenario(scenario)
         self.stall_after_ms = stall_after_ms
+        self._seed = seed
         self._random = Random(seed)
         self._stretch_us = round(1_000_000 * DEFAULT_RATE / rate)  # a pause in us for one second of default
         self._coins = [*_majors(), *_invented(self._random, tokens - len(_MAJORS))]
+        self._by_address = {coin.info.address: coin for coin in self._coins}
         self._due: list[tuple[int, int]] = []  # a heap of (time in us, index of the coin)
         self._start_ms: int | None = None
         self._made = 0
@@ -118,6 +122,27 @@ class Simulation:
     def tokens(self) -> list[TokenInfo]:
         """All tokens, the four well-known ones first."""
         return [coin.info for coin in self._coins]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The seed, and how many trades were made."""
+        return self._seed, self._made
+
+    def skip(self, made: int) -> None:
+        """Number trades as if ``made`` had come before, of each token: so no id comes twice."""
+        self._made = made
+        for coin in self._coins:
+            coin.traded = made
+
+    def traded(self, address: str) -> int:
+        """How often this token has traded; its book stays the same until it does again."""
+        return self._by_address[address].traded
+
+    def book(self, address: str, time_ms: int) -> BookSnapshot:
+        """This token's order book as the market stands; ``time_ms`` (Unix ms) is only its date."""
+        coin = self._by_address[address]
+        quote = SimulatedQuote(address, coin.price, coin.start, coin.exponent, coin.size_exponent, coin.traded)
+        return simulated_book(self._seed, quote, time_ms)
 
     def stalled(self, now_ms: int) -> bool:
         """Whether the scenario has fallen silent by ``now_ms`` (Unix ms)."""

@@ -1,12 +1,14 @@
 """Validation of what clients send. Liberal in, exact out: unknown fields are ignored, wrong types are not."""
 
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from tokenwire_schemas.errors import ErrorCode
 from tokenwire_schemas.limits import (
     MAX_BATCH,
+    MAX_CHANNEL_CHARS,
+    MAX_CHANNELS,
     MAX_ECHO_CHARS,
     MAX_KNOWN,
     MAX_REQUEST_ID_CHARS,
@@ -16,6 +18,7 @@ from tokenwire_schemas.limits import (
 
 __all__ = [
     "AckRequest",
+    "Granted",
     "PingRequest",
     "ReplayRequest",
     "Request",
@@ -43,7 +46,8 @@ class RequestError(ValueError):
 class SubscriptionRequest(msgspec.Struct, frozen=True):
     """A valid subscription message; a name in ``tokens`` may still be anything.
 
-    ``known`` are versions that the client has of ``stream`` (I-55); ``request_id`` comes back with details (I-53).
+    ``known`` are versions that the client has of ``stream`` (I-55), ``after`` the numbers of its newest trades;
+    ``request_id`` comes back with details (I-53). ``channels`` is None where none are named (I-60).
     """
 
     action: Literal["subscribe", "unsubscribe"]
@@ -52,6 +56,19 @@ class SubscriptionRequest(msgspec.Struct, frozen=True):
     request_id: str | None = None
     known: dict[str, int] | None = None
     stream: str | None = None
+    channels: tuple[str, ...] | None = None
+    after: dict[str, int] | None = None
+
+
+class Granted(Protocol):
+    """What a client was granted, as far as it decides what it may ask for."""
+
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def details(self) -> bool: ...
+    @property
+    def channels(self) -> bool: ...
 
 
 class AckRequest(msgspec.Struct, frozen=True):
@@ -79,8 +96,8 @@ class PingRequest(msgspec.Struct, frozen=True):
 Request = SubscriptionRequest | AckRequest | ReplayRequest | PingRequest
 
 
-def check_request(message: dict[str, object], *, resume: bool = False, details: bool = False) -> Request:
-    """The request that ``message`` (a decoded JSON object) makes; ``resume`` and ``details`` as granted.
+def check_request(message: dict[str, object], granted: Granted) -> Request:
+    """The request that ``message`` (a decoded JSON object) makes.
 
     Raises:
         RequestError: INVALID_MESSAGE, UNKNOWN_TYPE, INVALID_ACTION or BATCH_LIMIT, naming the field.
@@ -88,7 +105,7 @@ def check_request(message: dict[str, object], *, resume: bool = False, details: 
     kind = message.get("type")
     if not isinstance(kind, str):
         raise _invalid("type", kind, "a string")
-    accepted = ["subscription", "ack", "ping", *(["replay"] if resume else [])]
+    accepted = ["subscription", "ack", "ping", *(["replay"] if granted.resume else [])]
     if kind not in accepted:
         names = f"{', '.join(accepted[:-1])} and {accepted[-1]}"
         raise RequestError(ErrorCode.UNKNOWN_TYPE, f"unknown type {_echo(kind)}; this server accepts {names}")
@@ -106,10 +123,10 @@ def check_request(message: dict[str, object], *, resume: bool = False, details: 
         if first > last:
             raise RequestError(ErrorCode.INVALID_MESSAGE, f"data.from {first} is above data.to {last}")
         return ReplayRequest(first, last, sequence)
-    return _subscription(data, sequence, details)
+    return _subscription(data, sequence, granted)
 
 
-def _subscription(data: dict[str, object], sequence: int | None, details: bool) -> SubscriptionRequest:
+def _subscription(data: dict[str, object], sequence: int | None, granted: Granted) -> SubscriptionRequest:
     action = data.get("action")
     if not isinstance(action, str):
         raise _invalid("data.action", action, "a string")
@@ -123,23 +140,49 @@ def _subscription(data: dict[str, object], sequence: int | None, details: bool) 
             ErrorCode.BATCH_LIMIT,
             f"{len(tokens)} tokens in one message; at most {MAX_BATCH}, nothing was applied",
         )
-    request_id = _text_in(data, "requestId", MAX_REQUEST_ID_CHARS) if details else None
+    request_id = _text_in(data, "requestId", MAX_REQUEST_ID_CHARS) if granted.details else None
     stream = _text_in(data, "stream", MAX_TOKEN_NAME_CHARS)
-    return SubscriptionRequest(_ACTIONS[action], tokens, sequence, request_id, _known(data), stream)
+    return SubscriptionRequest(
+        _ACTIONS[action],
+        tokens,
+        sequence,
+        request_id,
+        _numbers_of(data, "known"),
+        stream,
+        _channels(data) if granted.channels else None,
+        _numbers_of(data, "after") if granted.channels else None,
+    )
 
 
-def _known(data: dict[str, object]) -> dict[str, int] | None:
-    if "known" not in data:
+def _numbers_of(data: dict[str, object], field: str) -> dict[str, int] | None:
+    if field not in data:
         return None
-    known = data["known"]
-    if not isinstance(known, dict):
-        raise _invalid("data.known", known, "an object from addresses to versions")
-    if len(known) > MAX_KNOWN:
-        raise RequestError(ErrorCode.INVALID_MESSAGE, f"data.known has {len(known)} entries; at most {MAX_KNOWN}")
-    for name, version in known.items():
-        if isinstance(version, bool) or not isinstance(version, int) or not 0 <= version <= MAX_SEQUENCE:
-            raise _invalid(f"data.known[{_echo(name)}]", version, "an integer from 0 to 2^53-1")
-    return known
+    numbers = data[field]
+    if not isinstance(numbers, dict):
+        raise _invalid(f"data.{field}", numbers, "an object from addresses to numbers")
+    if len(numbers) > MAX_KNOWN:
+        raise RequestError(ErrorCode.INVALID_MESSAGE, f"data.{field} has {len(numbers)} entries; at most {MAX_KNOWN}")
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_SEQUENCE:
+            raise _invalid(f"data.{field}[{_echo(name)}]", number, "an integer from 0 to 2^53-1")
+    return numbers
+
+
+def _channels(data: dict[str, object]) -> tuple[str, ...] | None:
+    if "channels" not in data:
+        return None
+    channels = data["channels"]
+    wanted = f"a list of 1 to {MAX_CHANNELS} names"
+    if not isinstance(channels, list) or not channels:
+        raise _invalid("data.channels", channels, wanted)
+    if len(channels) > MAX_CHANNELS:
+        raise RequestError(ErrorCode.INVALID_MESSAGE, f"data.channels has {len(channels)} names; it must be {wanted}")
+    names: dict[str, None] = {}
+    for number, name in enumerate(channels):
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_CHANNEL_CHARS or not name.isprintable():
+            raise _invalid(f"data.channels[{number}]", name, f"a string of 1 to {MAX_CHANNEL_CHARS} characters")
+        names[name] = None
+    return tuple(names)
 
 
 def _text_in(data: dict[str, object], field: str, most: int) -> str | None:

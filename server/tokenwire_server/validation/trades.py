@@ -15,6 +15,7 @@ __all__ = [
     "MAX_FUTURE_MS",
     "MAX_ID_CHARS",
     "MAX_INTEGER_DIGITS",
+    "MAX_SKEW_MS",
     "MIN_TIME_MS",
     "Reason",
     "Rejection",
@@ -22,6 +23,7 @@ __all__ = [
     "TradeLike",
     "ValueLike",
     "fits",
+    "validate_recorded",
     "validate_token",
     "validate_trade",
     "validate_value",
@@ -31,6 +33,7 @@ MAX_INTEGER_DIGITS: Final = 38
 MAX_FRACTION_DIGITS: Final = 38
 MAX_ID_CHARS: Final = 256  # addresses, symbols, names and trade ids
 MAX_FUTURE_MS: Final = 60_000  # how far a venue's clock may be ahead of ours
+MAX_SKEW_MS: Final = 86_400_000  # the same of a recorded trade; beyond it the token's price would wait for that time
 MIN_TIME_MS: Final = 1_230_940_800_000  # 2009-01-03: no token traded before the first block
 
 
@@ -131,6 +134,16 @@ def validate_trade(trade: TradeLike, now_ms: int) -> Rejection | None:
     if amount <= 0:
         return _reject(Reason.AMOUNT_NOT_POSITIVE, amount)
     return _time(trade.time_ms, now_ms)
+
+
+def validate_recorded(trade: TradeLike, now_ms: int) -> Rejection | None:
+    """Judge a trade that is told of later than it was made, or by another's clock: any time after 1970 will do, up to
+    ``MAX_SKEW_MS`` ahead."""
+    time_ms = trade.time_ms
+    rejection = validate_trade(trade, max(now_ms, time_ms))  # which judges the time last
+    if rejection is None:
+        return _reject(Reason.TIME_IN_FUTURE, time_ms) if time_ms > now_ms + MAX_SKEW_MS else None
+    return None if rejection.reason is Reason.TIME_TOO_OLD and time_ms > 0 else rejection
 
 
 def validate_value(value: ValueLike, now_ms: int) -> Rejection | None:

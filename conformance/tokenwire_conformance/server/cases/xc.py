@@ -91,7 +91,10 @@ def kline_problem(bars: Sequence[tuple[int, dict[str, Any]]]) -> str | None:
                 return f"the bar {times[0]} came again after {at_ms - before_ms} ms"
         before = latest.get(series, key)
         if before[2] > key[2]:
-            return f"the bar {times[0]} came behind a later one"
+            if key not in newest:
+                return f"the bar {times[0]} came behind a later one"
+            newest[key] = (at_ms, bar.get("version"))  # a late trade corrected it
+            continue
         if before != key and newest[before][0] < ends[before] - _CLOCKS_MS:
             return f"the bar {before[2]} never came closed"
         ends[key] = _unix_ms(str(times[1]))

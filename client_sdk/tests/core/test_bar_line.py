@@ -1,0 +1,101 @@
+"""Bars in order: every closed one once, revisions, and what was missed in between."""
+
+import pytest
+
+from tokenwire.bar_line import BarLine
+from tokenwire.channels import Bar
+
+
+def bar(minute: int, trades: int | None = 1, *, closed: bool = True, fetched: bool = False) -> Bar:
+    begin = minute * 60_000
+    return Bar(
+        "P", "a", "P", "1m", begin, begin + 60_000, "1", "1", "1", "1", "1", closed, 0, trades=trades, fetched=fetched
+    )
+
+
+def taken(line: BarLine) -> list[tuple[int, bool, int | None]]:
+    found = []
+    while (each := line.take()) is not None:
+        found.append((each.open_ms // 60_000, each.closed, each.trades))
+    return found
+
+
+def test_of_an_open_bar_the_newest_form_waits_and_closed_ones_all() -> None:
+    line = BarLine()
+    line.push(bar(1, 1, closed=False))
+    line.push(bar(1, 3, closed=False))
+    line.push(bar(1, 3))
+    line.push(bar(2, 1, closed=False))
+    line.push(bar(2, 2, closed=False))
+    assert taken(line) == [(1, True, 3), (2, False, 2)]
+    line.push(bar(2, 2, closed=False))
+    line.push(bar(1, 3))
+    assert taken(line) == [], "known already"
+    line.push(bar(1, 4))
+    assert taken(line) == [(1, True, 4)], "revised"
+
+
+def test_what_was_missed_is_fetched_before_it_goes_on() -> None:
+    line = BarLine()
+    line.push(bar(1, 5))
+    line.push(bar(2, 1, closed=False))
+    taken(line)
+    line.begin_anew()
+    assert line.wants_from_ms == 60_000
+    line.push(bar(7, 1, closed=False))
+    line.fetched([bar(1, 6), bar(2, 4), bar(3, 2)], is_all=False)
+    assert line.wants_from_ms == 180_000
+    line.fetched([bar(3, 2), bar(5, 1), bar(7, 3, closed=False)], is_all=True)
+    line.push(bar(7, 4, closed=False))
+    assert taken(line) == [(1, True, 6), (2, True, 4), (3, True, 2), (5, True, 1), (7, False, 4)]
+
+
+def test_before_the_first_bar_nothing_was_missed() -> None:
+    line = BarLine()
+    line.begin_anew()
+    assert line.wants_from_ms is None
+    line.push(bar(2, 1, closed=False))
+    line.begin_anew()
+    assert line.wants_from_ms == 120_000
+
+
+def test_an_application_that_lags_gets_everything_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenwire.bar_line.MAX_WAITING", 2)
+    line = BarLine()
+    for minute in range(1, 5):
+        line.push(bar(minute))
+    assert line.wants_from_ms == 120_000
+    assert taken(line) == [(1, True, 1), (2, True, 1)]
+    line.fetched([bar(2), bar(3), bar(4)], is_all=True)
+    assert taken(line) == [(3, True, 1), (4, True, 1)]
+
+
+def test_a_server_that_does_not_count_trades() -> None:
+    line = BarLine()
+    line.push(bar(1, None, closed=False))
+    line.push(bar(1, None, closed=False))
+    line.push(bar(1, None))
+    line.push(bar(1, None, closed=False))
+    assert taken(line) == [(1, True, None)]
+
+
+def test_what_closes_while_others_are_fetched_is_not_lost() -> None:
+    line = BarLine()
+    line.want(0)
+    line.push(bar(5, 2, closed=False))
+    line.push(bar(5, 3))
+    line.push(bar(6, 1, closed=False))
+    line.fetched([bar(4, 1), bar(5, 2, closed=False)], is_all=True)
+    assert taken(line) == [(4, True, 1), (5, True, 3), (6, False, 1)]
+
+
+def test_more_than_can_be_held_meanwhile_is_fetched_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenwire.bar_line.MAX_WAITING", 2)
+    line = BarLine()
+    line.want(0)
+    for minute in range(3, 8):
+        line.push(bar(minute))
+    line.fetched([bar(1), bar(2)], is_all=True)
+    assert line.wants_from_ms == 180_000
+    line.fetched([bar(3), bar(4), bar(5)], is_all=True)
+    assert [minute for minute, _, _ in taken(line)] == [1, 2, 3, 4, 5, 6, 7]

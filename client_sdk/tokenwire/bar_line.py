@@ -1,0 +1,87 @@
+"""The bars of one token in order: every closed one, the open one as it changes. Pure."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from tokenwire.channels import Bar
+
+__all__ = ["MAX_WAITING", "BarLine"]
+
+MAX_WAITING: Final = 5_000
+"""Bars that wait for the application; when there are more they are let go of, and fetched when it is their turn."""
+
+
+class BarLine:
+    """Takes bars as they come, gives them out in order, of an open one only the newest form.
+
+    ``wants_from_ms`` is where bars have to be fetched from before it goes on (their ``open_ms``), None if nothing is
+    missing. A bar that was given out comes again only if trades were added to it.
+    """
+
+    __slots__ = ("_closed_ms", "_counts", "_held", "_lost_ms", "_ready", "wants_from_ms")
+
+    def __init__(self) -> None:
+        self.wants_from_ms: int | None = None
+        self._ready: OrderedDict[int, Bar] = OrderedDict()  # by beginning, in the order in which they are given out
+        self._held: OrderedDict[int, Bar] = OrderedDict()  # that came while others were being fetched
+        self._lost_ms: int | None = None  # of these, the first that found no room
+        self._closed_ms: int | None = None  # beginning of the newest closed bar that was taken in
+        self._counts: OrderedDict[int, tuple[bool, int]] = OrderedDict()  # what was taken in of the newest bars
+
+    def push(self, bar: Bar) -> None:
+        """A bar arrived."""
+        if self.wants_from_ms is not None:  # what is fetched may be older than this, and does not have it
+            self._held.pop(bar.open_ms, None)
+            self._held[bar.open_ms] = bar
+            while len(self._held) > MAX_WAITING:
+                self._lost_ms = min(self._lost_ms or bar.open_ms, self._held.popitem(last=False)[0])
+            return
+        if len(self._ready) >= MAX_WAITING:
+            self.begin_anew()
+            return
+        self._take_in(bar)
+
+    def begin_anew(self) -> None:
+        """Bars may have been missed: those from the last closed one on are wanted."""
+        if self.wants_from_ms is None and self._counts:
+            self.wants_from_ms = next(iter(self._counts)) if self._closed_ms is None else self._closed_ms
+
+    def want(self, from_ms: int) -> None:
+        """Bars from this beginning on are wanted."""
+        self.wants_from_ms = from_ms
+
+    def fetched(self, bars: Sequence[Bar], *, is_all: bool) -> None:
+        """Some of what is wanted, ascending."""
+        for bar in bars:
+            self._take_in(bar)
+        if is_all:
+            self.wants_from_ms, self._lost_ms = self._lost_ms, None
+            if self.wants_from_ms is None:
+                for bar in self._held.values():
+                    self._take_in(bar)
+                self._held.clear()
+        elif bars:
+            self.wants_from_ms = bars[-1].open_ms
+
+    @property
+    def waiting(self) -> int:
+        """How many can be taken."""
+        return len(self._ready)
+
+    def take(self) -> Bar | None:
+        """The next bar; None while there is none."""
+        return self._ready.popitem(last=False)[1] if self._ready else None
+
+    def _take_in(self, bar: Bar) -> None:
+        form = (bar.closed, bar.trades or 0)
+        before = self._counts.get(bar.open_ms)
+        if before is not None and (form <= before if bar.trades is not None else before[0] and not bar.closed):
+            return
+        self._counts[bar.open_ms] = form
+        while len(self._counts) > MAX_WAITING:
+            self._counts.popitem(last=False)
+        if bar.closed and (self._closed_ms is None or bar.open_ms > self._closed_ms):
+            self._closed_ms = bar.open_ms
+        self._ready.pop(bar.open_ms, None)
+        self._ready[bar.open_ms] = bar

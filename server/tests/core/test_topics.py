@@ -1,0 +1,563 @@
+"""Channels: every event once and in order, the newest state, whoever asks for what (I-60)."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenwire_schemas import limits
+from tokenwire_server.core.grants import Offer
+
+from .conftest import Bench, Client, codes, kinds
+
+CAPS = "batch,channels,details,resume"
+
+
+def numbers(messages: list[dict[str, Any]], kind: str = "transaction") -> list[tuple[str, int]]:
+    return [
+        (item["address"], item["version"])
+        for message in messages
+        if message["type"] in (kind, f"{kind}_batch")
+        for item in message["data"].get("transactions", [message["data"]])
+    ]
+
+
+def ask(bench: Bench, *channels: str, caps: str = CAPS, tokens: tuple[str, ...] = ("token0",)) -> Client:
+    client, _ = bench.ask(caps)
+    client.subscribe(*tokens, channels=list(channels))
+    bench.now += 250  # a state is due again
+    return client
+
+
+@pytest.mark.parametrize("caps", [CAPS, "channels"])
+def test_events_come_all_and_in_order(bench: Bench, caps: str) -> None:
+    client = ask(bench, "trades", caps=caps, tokens=("token0", "token1"))
+    client.read()
+    bench.happen("token0", 2)
+    bench.happen("token1")
+    bench.happen("token0")
+    bench.flush_topics()
+    messages = client.read()
+    assert numbers(messages) == [("token0", 1), ("token0", 2), ("token1", 1), ("token0", 3)]
+    assert kinds(messages) == (["transaction_batch"] if "batch" in caps else ["transaction"] * 4)
+    bench.flush_topics()
+    bench.tick()
+    assert client.read() == []
+
+
+def test_of_a_state_the_newest_is_sent_after_its_gap(bench: Bench) -> None:
+    client = ask(bench, "state")
+    assert kinds(client.read()) == ["subscription"], "there is no state yet"
+    for _ in range(3):
+        bench.turn("token0")
+    bench.flush_topics()
+    assert numbers(client.read(), "kline") == [("token0", 3)]
+    bench.turn("token0")
+    bench.flush_topics()
+    bench.turn("token0")
+    bench.flush_topics()
+    assert client.read() == [], "within 250 ms"
+    bench.flush_topics(200)
+    assert numbers(client.read(), "kline") == [("token0", 5)]
+    bench.flush_topics(300)
+    assert client.read() == [], "it did not change"
+
+
+def test_whoever_subscribes_gets_the_state_at_once(bench: Bench) -> None:
+    bench.turn("token0")
+    client = ask(bench, "state", "token")
+    messages = client.read()
+    assert kinds(messages) == ["subscription", "token_batch", "kline"]
+    assert messages[0]["data"]["channels"] == ["state", "token"]
+
+
+def test_who_comes_while_a_state_is_not_due_gets_it_when_it_is(bench: Bench) -> None:
+    first = ask(bench, "state")
+    bench.turn("token0")
+    bench.flush_topics()
+    first.read()
+    second, _ = bench.ask(CAPS)
+    second.subscribe("token0", channels=["state"])
+    assert kinds(second.read()) == ["subscription"], "the first would get the next state too soon"
+    bench.flush_topics(200)
+    assert second.read() == []
+    bench.flush_topics()
+    assert numbers(second.read(), "kline") == [("token0", 1)]
+    assert first.read() == [], "it has this one"
+    third, _ = bench.ask(CAPS)
+    third.subscribe("token0", channels=["state"])
+    third.subscribe("token0", action="unsubscribe")
+    fourth, _ = bench.ask(CAPS)
+    fourth.subscribe("token0", channels=["state"])
+    bench.turn("token0")
+    bench.flush_topics(250)
+    assert [numbers(client.read(), "kline") for client in (first, second, third, fourth)] == [
+        *([("token0", 2)],) * 2,
+        [],
+        [("token0", 2)],
+    ]
+
+
+def test_a_reader_who_lagged_does_not_get_one_state_twice(bench: Bench) -> None:
+    client = ask(bench, "state")
+    client.read()
+    bench.hub.pause(client.link, bench.now)
+    bench.turn("token0")
+    bench.flush_topics()
+    bench.turn("token0")
+    assert client.read() == []
+    bench.flush_topics(300)
+    assert numbers(client.read(), "kline") == [("token0", 2)]
+
+
+def test_events_go_before_the_state_that_follows_them(bench: Bench) -> None:
+    client = ask(bench, "both")
+    client.read()
+    bench.turn("token0")
+    bench.happen("token0")
+    bench.flush_topics()
+    assert numbers(client.read(), "kline") == [("token0", 1), ("token0", 1)]
+
+
+def test_channels_need_the_capability(bench: Bench) -> None:
+    client, _ = bench.ask("details")
+    client.subscribe("token0", channels=["trades"])
+    messages = client.read()
+    assert kinds(messages) == ["subscription", "token_update"], "channels are an unknown field, and ignored"
+    bench.happen("token0")
+    bench.flush_topics()
+    assert client.read() == []
+
+
+def test_each_channel_counts_and_a_token_is_taken_with_all_or_not_at_all(bench: Bench) -> None:
+    client = ask(bench, "token", "trades", "state", tokens=tuple(f"token{number}" for number in range(5)))
+    client.read()
+    for number in range(5, 34):
+        bench.add(f"token{number}")
+    client.subscribe(*(f"token{number}" for number in range(5, 34)), channels=["token", "trades", "state"])
+    accepted, refused, error, *_ = client.read()
+    assert len(accepted["data"]["tokens"]) == 28, "33 tokens with three channels are 99"
+    assert refused["data"]["rejected"] == [{"token": "token33", "code": "SUBSCRIPTION_LIMIT"}]
+    assert error["data"]["code"] == "SUBSCRIPTION_LIMIT"
+    assert accepted["data"]["active"] == 99
+    assert ("token33", "trades") not in bench.directory.topics, "nothing is kept of a token that was refused"
+    client.subscribe("token33", channels=["trades"])
+    assert client.read()[0]["data"]["active"] == 100
+
+
+@pytest.mark.parametrize("channel", ["nope", "klines:7x", "trades:1"])
+def test_unknown_channels_refuse_the_token(bench: Bench, channel: str) -> None:
+    client = ask(bench, "trades", channel)
+    refused, error = client.read()
+    assert refused["data"]["rejected"] == [{"token": "token0", "code": "UNKNOWN_CHANNEL"}]
+    assert channel in error["data"]["message"]
+    assert bench.directory.topics == {}
+    assert bench.hub.topics.subscriptions == 0
+
+
+def test_a_token_without_channels_is_refused_and_others_are_not(bench: Bench) -> None:
+    bench.directory.bare.add("token1")
+    client = ask(bench, "trades", tokens=("token0", "token1"))
+    assert [message["data"].get("tokens") for message in client.read()] == [["token0"], ["token1"], ["token1"]]
+
+
+@pytest.mark.parametrize(
+    "channels", [[], "trades", [1], [""], ["x" * 65], ["trades"] * 33, {"trades": 1}, ["a\n"], None]
+)
+def test_malformed_channels_refuse_the_message(bench: Bench, channels: object) -> None:
+    client, _ = bench.ask(CAPS)
+    client.subscribe("token0", channels=channels)
+    assert codes(client.read()) == ["INVALID_MESSAGE"]
+
+
+def test_spellings_of_one_channel_are_one(bench: Bench) -> None:
+    client = ask(bench, "trades", "TRADES")
+    assert client.read()[0]["data"]["active"] == 1
+    client.subscribe("token0", action="unsubscribe", channels=["TRADES"])
+    assert client.read()[0]["data"]["active"] == 0
+    assert bench.directory.idle == [("token0", "trades", True)]
+
+
+def test_unsubscribing_takes_the_named_channels_or_all(bench: Bench) -> None:
+    client = ask(bench, "token", "trades", "state")
+    client.read()
+    client.subscribe("token0", action="unsubscribe", channels=["trades"])
+    assert client.read()[0]["data"]["active"] == 2
+    bench.happen("token0")
+    bench.turn("token0")
+    bench.flush_topics()
+    assert kinds(client.read()) == ["kline"]
+    client.subscribe("token0", action="unsubscribe")
+    bench.turn("token0")
+    bench.change("token0")
+    bench.flush_topics(300)
+    bench.tick()
+    assert kinds(client.read()) == ["subscription"]
+    assert bench.directory.topics == {}
+
+
+def test_nothing_of_a_channel_comes_after_its_unsubscribe(bench: Bench) -> None:
+    client = ask(bench, "trades", "state", tokens=("token0", "token1"))
+    client.read()
+    bench.hub.pause(client.link, bench.now)
+    for token in ("token0", "token1"):
+        bench.happen(token, 2)
+        bench.turn(token)
+    bench.flush_topics()
+    client.subscribe("token0", action="unsubscribe", channels=["trades", "state"])
+    messages = client.read()
+    assert numbers(messages) == [("token1", 1), ("token1", 2)]
+    assert numbers(messages, "kline") == [("token1", 1)]
+
+
+def test_a_slow_reader_gets_every_event_and_the_newest_state(bench: Bench) -> None:
+    client = ask(bench, "trades", "state")
+    client.read()
+    bench.hub.pause(client.link, bench.now)
+    for _ in range(5):
+        bench.happen("token0")
+        bench.turn("token0")
+        bench.flush_topics(300)
+    messages = client.read()
+    assert numbers(messages) == [("token0", number) for number in range(1, 6)]
+    assert numbers(messages, "kline") == [("token0", 5)]
+    bench.happen("token0")
+    bench.flush_topics()
+    assert numbers(client.read()) == [("token0", 6)], "and it is live again"
+
+
+def test_events_wait_for_a_client_that_is_away_and_what_was_lost_is_replayed(bench: Bench) -> None:
+    client, data = bench.ask(CAPS)
+    client.subscribe("token0", channels=["trades"])
+    client.read()
+    position = client.last
+    bench.happen("token0", 2)
+    bench.flush_topics()  # sent, and lost on the way
+    bench.lose(client)
+    bench.happen("token0", 3)
+    bench.flush_topics()
+    again, data = bench.ask(CAPS, session=data["session"], position=position)
+    assert data["resumed"] is True
+    assert data["subscriptions"] == [{"token": "token0", "channels": ["trades"]}]
+    assert numbers(again.read()) == [("token0", number) for number in range(1, 6)]
+
+
+def test_a_new_session_after_an_evicted_position_holds_the_same_channels(bench: Bench) -> None:
+    client, data = bench.ask(CAPS)
+    client.subscribe("token0", channels=["trades", "token"])
+    client.read()
+    position = client.last
+    for _ in range(limits.RESUME_MAX_FRAMES + 5):
+        bench.happen("token0")
+        bench.flush_topics()
+        client.read()
+    bench.lose(client)
+    again, data = bench.ask(CAPS, session=data["session"], position=position)
+    assert data["reason"] == "position_evicted"
+    assert data["subscriptions"] == [{"token": "token0", "channels": ["token", "trades"]}]
+    again.read()
+    bench.happen("token0")
+    bench.flush_topics()
+    assert numbers(again.read()) == [("token0", limits.RESUME_MAX_FRAMES + 6)]
+    assert bench.directory.idle == [], "its topic was never idle"
+
+
+def test_an_overflow_of_events_ends_the_session_with_4003(bench: Bench) -> None:
+    client = ask(bench, "trades")
+    other = ask(bench, "trades")
+    client.read()
+    other.read()
+    bench.hub.pause(client.link, bench.now)
+    for _ in range(200):
+        bench.happen("token0", 100)
+        bench.flush_topics()
+        other.read()
+    assert client.link.close_with == (4003, "more than can be queued")
+    bench.happen("token0")
+    bench.flush_topics()
+    assert numbers(other.read()) == [("token0", 20_001)], "nobody else is disturbed"
+
+
+def test_more_events_at_once_than_can_be_kept_end_the_sessions_that_hold_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenwire_server.core.topics.MAX_STREAM_LOG_BYTES", 1_000)
+    torn, sound = ask(bench, "trades"), ask(bench, "trades", tokens=("token1",))
+    torn.read()
+    sound.read()
+    bench.happen("token1")
+    bench.happen("token0", 20)
+    bench.flush_topics()
+    torn.read()
+    assert torn.link.close_with == (4003, "more than can be queued")
+    assert numbers(sound.read()) == [("token1", 1)]
+
+
+def test_missed_events_are_brought_back_by_a_subscribe_that_says_what_is_known(bench: Bench) -> None:
+    keeper = ask(bench, "trades")
+    bench.happen("token0", 5)
+    bench.flush_topics()
+    bench.happen("token0", 2)  # not flushed yet
+    client, _ = bench.ask(CAPS)
+    client.subscribe("token0", channels=["trades"], after={"token0": 3}, stream="stream-1")
+    assert numbers(client.read()) == [("token0", 4), ("token0", 5)]
+    bench.flush_topics()
+    assert numbers(client.read()) == [("token0", 6), ("token0", 7)]
+    assert numbers(keeper.read())[-1] == ("token0", 7)
+    other, _ = bench.ask(CAPS)
+    other.subscribe("token0", channels=["trades"], after={"token0": 3}, stream="another")
+    assert numbers(other.read()) == [], "numbers of another stream mean nothing"
+
+
+def test_a_defect_of_a_state_costs_nobody_else_anything(bench: Bench) -> None:
+    client = ask(bench, "state", "trades", tokens=("token0", "token1"))
+    client.read()
+
+    def broken(details: bool) -> bytes:
+        raise RuntimeError
+
+    bench.directory.topics["token0", "state"].state = broken
+    bench.turn("token0")
+    bench.turn("token1")
+    bench.happen("token0")
+    bench.flush_topics()
+    messages = client.read()
+    assert numbers(messages) == [("token0", 1)]
+    assert numbers(messages, "kline") == [("token1", 1)]
+    assert bench.hub.stats.bad_rows == 1
+
+
+def test_a_flush_that_breaks_off_leaves_nobody_without_an_event(bench: Bench) -> None:
+    clients = [ask(bench, "trades") for _ in range(3)]
+    other = ask(bench, "trades", "state")
+    for client in (*clients, other):
+        client.read()
+    bench.happen("token0", 2)
+    sending = bench.hub.flush_topics(bench.now, 1_700_000_000_000)
+    write, data = next(sending)
+    write(data)
+    sending.close()
+    bench.flush()
+    for client in (*clients, other):
+        assert numbers(client.read()) == [("token0", 1), ("token0", 2)]
+
+
+class Audience:
+    """Clients that come, go, lag and return; each checks that it misses nothing and gets nothing twice."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.bench = Bench(tokens=4)
+        self.newest: dict[Client, dict[str, int]] = {}
+        self.held: dict[Client, set[str]] = {}
+        self.state: dict[Client, dict[str, int]] = {}
+        self.secret: dict[Client, str] = {}
+
+    def join(self) -> None:
+        caps = self.random.choice([CAPS, "channels,details", "channels,resume", f"{CAPS},zstd", "channels,batch"])
+        deflate = self.random.random() < 0.5
+        offer = Offer(frozenset(caps.split(",")), self.random.choice(["latest", "every"]))
+        client = Client(self.bench, deflate, offer)
+        self.newest[client], self.held[client], self.state[client] = {}, set(), {}
+        self.secret[client] = client.read()[0]["data"].get("session", "")
+        self.subscribe(client)
+
+    def subscribe(self, client: Client) -> None:
+        token = self.random.choice(list(self.bench.directory.values))
+        if token in self.held[client]:
+            client.subscribe(token, action="unsubscribe")
+            self.read(client)
+            self.held[client].discard(token)
+            self.newest[client].pop(token, None)
+        else:
+            client.subscribe(token, channels=["token", "trades", "state"])
+            self.held[client].add(token)
+
+    def read(self, client: Client) -> None:
+        messages = client.read()
+        for token, number in numbers(messages):
+            before = self.newest[client].get(token)
+            assert before is None or number == before + 1, "an event is missing or comes twice"
+            self.newest[client][token] = number
+        for token, number in numbers(messages, "kline"):
+            assert number >= self.state[client].get(token, 0)
+            self.state[client][token] = number
+
+    def lag(self, client: Client) -> None:
+        if client.link.writable:
+            self.bench.hub.pause(client.link, self.bench.now)
+
+    def leave_and_return(self, client: Client) -> None:
+        if not self.secret[client]:
+            return
+        grants = client.link.session.grants
+        self.read(client)
+        position = client.last
+        self.happen()
+        self.bench.lose(client)
+        self.happen()
+        offer = Offer(
+            frozenset(grants.capabilities), "every" if grants.every else "latest", self.secret[client], position
+        )
+        again = Client(self.bench, False, offer)
+        for fate in (self.newest, self.held, self.state, self.secret):
+            fate[again] = fate.pop(client)  # type: ignore[attr-defined]
+
+    def happen(self) -> None:
+        for _ in range(self.random.randint(0, 12)):
+            token = self.random.choice(list(self.bench.directory.values))
+            self.random.choice([self.bench.happen, self.bench.happen, self.bench.turn, self.bench.change])(token)
+        self.bench.hub.flush_stream()
+        self.bench.flush_topics(self.random.choice([50, 300]))
+
+    def live_through(self, steps: int) -> None:
+        for _ in range(steps):
+            clients = list(self.held)
+            step = self.random.randrange(10)
+            if step == 0 or not clients:
+                self.join()
+            elif step == 1:
+                self.subscribe(self.random.choice(clients))
+            elif step == 2:
+                self.lag(self.random.choice(clients))
+            elif step == 3:
+                self.leave_and_return(self.random.choice(clients))
+            elif step == 4:
+                self.read(self.random.choice(clients))
+            elif step == 5:
+                self.bench.tick()
+            else:
+                self.happen()
+        self.happen()
+        for client in self.held:
+            self.read(client)
+        self.bench.flush_topics(300)
+        directory = self.bench.directory
+        for client, tokens in self.held.items():
+            self.read(client)
+            for token in tokens:
+                if token in self.newest[client]:
+                    assert self.newest[client][token] == directory.events[token]
+                assert self.state[client].get(token, 0) == directory.states.get(token, 0)
+
+
+@given(st.integers(0, 1 << 32))
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_nothing_is_missed_and_nothing_comes_twice(seed: int) -> None:
+    Audience(seed).live_through(40)
+
+
+def test_what_a_session_still_waits_for_is_not_overtaken(bench: Bench) -> None:
+    clients = [ask(bench, "trades") for _ in range(2)]
+    for client in clients:
+        client.read()
+    bench.happen("token0")
+    sending = bench.hub.flush_topics(bench.now, 1_700_000_000_000)
+    next(sending)[0](b"")  # reached, and its bytes lost: only the other one matters here
+    sending.close()
+    missed = next(client for client in clients if client.link.session.stream)
+    bench.happen("token0")
+    for write, data in bench.hub.flush_topics(bench.now, 1_700_000_000_000):  # before it was pumped
+        if write == missed.socket.write:
+            write(data)
+    bench.flush()
+    assert numbers(missed.read()) == [("token0", 1), ("token0", 2)]
+
+
+def test_compressed_events_do_not_spoil_the_window_of_the_values(bench: Bench) -> None:
+    names = [f"token{number}" for number in range(40)]
+    for name in names[5:]:
+        bench.add(name)
+    clients = [Client(bench, True, Offer(frozenset({"batch", "channels"}))) for _ in range(2)]
+    for client in clients:
+        client.subscribe(*names)
+    clients[0].subscribe("token0", channels=["trades"])
+    for round_number in range(6):
+        for client in clients:
+            client.read()
+        for name in names:
+            bench.change(name)
+        if round_number % 2:
+            bench.happen("token0", 30)
+            bench.flush_topics()
+        bench.tick()
+    for client in clients:
+        assert len(client.read()[-1]["data"]["updates"]) == 40
+
+
+def test_the_bound_of_events_is_for_each_flush(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenwire_server.core.topics.MAX_STREAM_LOG_BYTES", 1_000)
+    torn = ask(bench, "trades")
+    bench.happen("token0", 20)
+    bench.flush_topics()
+    assert torn.link.close_with is not None
+    client = ask(bench, "trades")
+    client.read()
+    for _ in range(10):
+        bench.happen("token0", 2)
+        bench.flush_topics()
+    assert len(numbers(client.read())) == 20
+
+
+def test_a_batch_of_events_has_its_bounds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = ask(bench, "trades")
+    client.read()
+    bench.happen("token0", 2_500)
+    bench.flush_topics()
+    messages = client.read()
+    assert [len(message["data"]["transactions"]) for message in messages] == [1_000, 1_000, 500]
+    monkeypatch.setattr("tokenwire_server.core.topic_delivery.MAX_BATCH_BYTES", 1_000)
+    bench.happen("token0", 30)
+    bench.flush_topics()
+    assert sum(len(message["data"]["transactions"]) for message in client.read()) == 30
+    assert max(len(frame.data) for frame in client.frames[-4:]) < 1_200
+
+
+def test_a_gap_says_that_events_must_be_fetched_and_states_follow(bench: Bench) -> None:
+    client = ask(bench, "trades", "state")
+    bench.turn("token0")
+    bench.flush_topics()
+    for _ in range(limits.RESUME_MAX_FRAMES):
+        bench.happen("token0")
+        bench.flush_topics(1)
+        client.read()
+    client.send({"type": "replay", "data": {"from": 1, "to": 2}})
+    gap, state = client.read()
+    assert gap["type"] == "gap"
+    assert gap["data"]["repair"] == "rest"
+    assert numbers([state], "kline") == [("token0", 1)]
+
+
+def test_only_so_much_of_what_was_missed_is_brought_back(bench: Bench) -> None:
+    keeper = ask(bench, "trades")
+    bench.happen("token0", 10_000)
+    bench.flush_topics()
+    keeper.read()
+    client, _ = bench.ask(CAPS)
+    client.subscribe("token0", channels=["trades"], after={"token0": 1}, stream="stream-1")
+    assert numbers(client.read()) == [], "the hole shows at the next event"
+    bench.happen("token0")
+    bench.flush_topics()
+    assert numbers(client.read()) == [("token0", 10_001)]
+
+
+def test_topics_are_idle_once_their_last_session_has_ended(bench: Bench) -> None:
+    first, second = (ask(bench, "trades", caps="channels") for _ in range(2))
+    bench.lose(first)
+    assert bench.directory.idle == []
+    bench.lose(second)
+    assert bench.directory.idle == [("token0", "trades", True)]
+    assert (len(bench.hub.topics), bench.hub.topics.subscriptions) == (0, 0)
+
+
+def test_no_heartbeat_is_due_where_events_are_sent(bench: Bench) -> None:
+    client = ask(bench, "trades", caps="channels,heartbeat")
+    client.read()
+    for _ in range(8):
+        bench.happen("token0")
+        bench.flush_topics()
+        client.link.last_byte_ms = bench.now
+        bench.pass_time(5_000)
+    assert set(kinds(client.read())) == {"transaction"}
