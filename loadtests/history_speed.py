@@ -23,6 +23,7 @@ from typing import Final
 
 import uvloop
 
+from tokenwire_server.history.recorder import Recorder
 from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.market.bars import BarChange
 from tokenwire_server.market.market import Market, TokenState
@@ -33,6 +34,7 @@ __all__ = ["Measured", "main", "measure"]
 
 STEP_S: Final = 0.01  # how often due trades are fed
 PROBE_S: Final = 0.001
+SAMPLE_S: Final = 0.5  # of each such time the most rows that waited are told
 FASTEST_BURST: Final = 500  # fed at once when it goes as fast as possible
 MAX_WAITING_ROWS: Final = 50_000  # then the feed waits for the store
 SOURCE: Final = "feed"
@@ -43,7 +45,8 @@ BEGIN_MS: Final = 1_700_000_000_000
 class Measured:
     """One run. ``rate`` is of trades that are stored (without a history: applied), a second; pauses are those of the
     event loop beyond what it was asked to sleep, in ms; ``cpu_s`` is of the whole process, ``behind_s`` the time from
-    the last trade until everything was stored."""
+    the last trade until everything was stored. ``waiting_max`` is the most rows (trades and bars) that waited for the
+    next commit; ``waiting`` the same of each half second, by its end."""
 
     run: str
     trades: int
@@ -55,6 +58,8 @@ class Measured:
     behind_s: float
     commits: int
     disk_mb: float
+    waiting_max: int = 0
+    waiting: Sequence[tuple[float, int]] = ()
 
 
 def generated(tokens: int, rate: float, seed: int = 1) -> Iterator[Trade]:
@@ -74,16 +79,27 @@ def generated(tokens: int, rate: float, seed: int = 1) -> Iterator[Trade]:
 
 
 class _Probe:
-    """Measures how late the event loop wakes up."""
+    """Measures how late the event loop wakes up, and how many rows wait to be stored."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
+        self.waiting_max = 0
+        self.waiting: list[tuple[float, int]] = []
 
-    async def run(self) -> None:
+    async def run(self, recorder: Recorder | None) -> None:
+        begin = before = time.perf_counter()
+        most = 0
         while True:
-            before = time.perf_counter()
             await asyncio.sleep(PROBE_S)
-            self.pauses.append(time.perf_counter() - before - PROBE_S)
+            now = time.perf_counter()
+            self.pauses.append(now - before - PROBE_S)
+            before = now
+            if recorder is not None:
+                most = max(most, recorder.builder.rows)
+                self.waiting_max = max(self.waiting_max, most)
+                if now - begin >= (len(self.waiting) + 1) * SAMPLE_S:
+                    self.waiting.append((round(now - begin, 2), most))
+                    most = 0
 
 
 async def measure(run: str, trades: Sequence[Trade], rate: float | None, folder: Path | None) -> Measured:
@@ -104,7 +120,7 @@ async def measure(run: str, trades: Sequence[Trade], rate: float | None, folder:
         recorder, _ = await kept.attach(market, {SOURCE})
     market.add_tokens(SOURCE, [TokenInfo(each, each) for each in dict.fromkeys(trade.address for trade in trades)])
     probe = _Probe()
-    probing = asyncio.create_task(probe.run())
+    probing = asyncio.create_task(probe.run(recorder))
     gc.collect()
     gc.freeze()
     cpu, begin = time.process_time(), time.perf_counter()
@@ -145,6 +161,8 @@ async def measure(run: str, trades: Sequence[Trade], rate: float | None, folder:
         behind_s=round(end - fed_at, 2),
         commits=commits,
         disk_mb=round(size / 1e6, 1),
+        waiting_max=probe.waiting_max,
+        waiting=probe.waiting,
     )
 
 

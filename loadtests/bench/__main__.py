@@ -1,6 +1,6 @@
 """Side by side on this machine: our server, a bare loop of send(), and other servers at the same task.
 
-python -m loadtests.bench              about 10 minutes: W1-W3, W5, W9 with six peers, three rounds
+python -m loadtests.bench              about 10 minutes: W1-W3, W5, W9 with six peers, and M1-M5
 python -m loadtests.bench --quick      under 90 seconds: W1, W2, W9 with three peers, one round
 python -m loadtests.bench --full       everything there is
 python -m loadtests.bench --list       the workloads and the peers, and what can run here
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from loadtests.bench.machine import describe
+from loadtests.bench.market_rows import MarketRow, market_section, market_table
+from loadtests.bench.market_tasks import COMMANDS, MARKET_TASKS, TITLES, market_estimate_s, market_targets, run_task
 from loadtests.bench.page import growth_plots, page
 from loadtests.bench.plan import PLANS, WORKLOADS, Plan
 from loadtests.bench.plots import standalone
@@ -80,11 +82,14 @@ def _plan(chosen: argparse.Namespace) -> Plan:
     changed = chosen.workloads is not None or chosen.peers is not None or chosen.rounds is not None
     if chosen.workloads is not None:
         if not chosen.workloads:
-            raise BenchError(f"--workloads: none is named; there are {', '.join(WORKLOADS)}")
-        unknown = [name for name in chosen.workloads if name not in WORKLOADS]
+            raise BenchError(f"--workloads: none is named; there are {', '.join((*WORKLOADS, *MARKET_TASKS))}")
+        there = (*WORKLOADS, *MARKET_TASKS)
+        unknown = [name for name in chosen.workloads if name not in there]
         if unknown:
-            raise BenchError(f"no workload is called {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
-        plan = replace(plan, workloads=chosen.workloads, fewer_ours={})
+            raise BenchError(f"no workload is called {', '.join(unknown)}; there are {', '.join(there)}")
+        workloads = [name for name in chosen.workloads if name in WORKLOADS]
+        market = [name for name in chosen.workloads if name in MARKET_TASKS]
+        plan = replace(plan, workloads=workloads, market=market, fewer_ours={})
     if chosen.peers is not None:
         names = [] if chosen.peers == ["none"] else chosen.peers
         unknown = [name for name in names if name not in BY_NAME]
@@ -94,7 +99,7 @@ def _plan(chosen: argparse.Namespace) -> Plan:
     if chosen.rounds is not None:
         if not 1 <= chosen.rounds <= 9:
             raise BenchError(f"--rounds {chosen.rounds}: from 1 to 9")
-        plan = replace(plan, rounds=chosen.rounds)
+        plan = replace(plan, rounds=chosen.rounds, fewer_rounds={})
     return replace(plan, name="custom") if changed else plan
 
 
@@ -103,6 +108,9 @@ def _list() -> int:
     for name, shape in SHAPES.items():
         sizes = [plan.name for plan in PLANS.values() if name in plan.workloads]
         print(f"  {name:<14}{shape.title} ({', '.join(sizes)})")
+    for name, task in MARKET_TASKS.items():
+        sizes = [plan.name for plan in PLANS.values() if name in plan.market]
+        print(f"  {name:<14}{task.title} ({', '.join(sizes)})")
     print("peers")
     for name, peer in BY_NAME.items():
         kind = ", easier task" if peer.easier else ""
@@ -114,40 +122,50 @@ def _run(plan: Plan, out: Path, sdk: dict[str, Any] | None) -> int:
     cores()
     _check_files(plan)
     present = {name: "" for name, peer in BY_NAME.items() if peer.available()}
-    minutes = estimate_s(plan, present) / 60
+    minutes = (estimate_s(plan, present) + market_estimate_s(plan.market, plan.market_size)) / 60
     began = time.monotonic()
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    say(f"plan {plan.name}: {', '.join(plan.workloads)}; {plan.rounds} rounds, about {minutes:.1f} minutes")
+    tasks = ", ".join([*plan.workloads, *plan.market])
+    say(f"plan {plan.name}: {tasks}; {plan.rounds} rounds, about {minutes:.1f} minutes")
     session = Session(plan, say)
     interrupted = False
+    market: list[MarketRow] = []
     try:
-        session.run()
+        if plan.workloads:
+            session.run()
+        for each in plan.market:
+            say(f"\n{each}: {TITLES[each]}")
+            market += run_task(each, plan.market_size)
     except KeyboardInterrupt:
         interrupted = True
         say("\ninterrupted; what was measured so far:")
-    if not session.runs:
+    if not session.runs and not market:
         return 130
     name = f"{plan.name}-interrupted" if interrupted else plan.name
     rows = rows_of(session.runs, session.subjects, session.floors)
-    targets = evaluate(rows, sdk)
-    say(table(rows))
+    targets = [*evaluate(rows, sdk), *market_targets(market)]
+    if rows:
+        say(table(rows))
+    if market:
+        say(market_table(market, TITLES, COMMANDS))
     say(f"\ntargets\n{target_lines([t for t in targets if t.is_met is not None])}")
     took = {subject.peer for subject in session.subjects.values() if subject.peer}
     machine = describe(sorted(took))
-    text = document(name, machine, rows, targets, session.runs, session.absent, sdk)
+    text = document(name, machine, rows, targets, session.runs, session.absent, sdk, market)
     (out / f"{name}.json").write_text(text, encoding="utf-8")
-    html = page(name, machine, rows, targets, session.absent, sdk)
+    html = page(name, machine, rows, targets, session.absent, sdk, market_section(market, TITLES, COMMANDS))
     (out / f"{name}.html").write_text(html, encoding="utf-8")
     for growth, plot in growth_plots(rows).items():
         (out / f"{name}-{growth}.svg").write_text(standalone(plot), encoding="utf-8")
-    say(f"\n{len(session.runs)} runs in {(time.monotonic() - began) / 60:.1f} minutes; {name}.json and .html in")
+    count = len(session.runs) + len(market)
+    say(f"\n{count} runs in {(time.monotonic() - began) / 60:.1f} minutes; {name}.json and .html in")
     say(f"  {out}")
     if interrupted:
         return 130
-    return 0 if any(row.valid for row in rows) else 1
+    return 0 if any(row.valid for row in rows) or any(not row.invalid for row in market) else 1
 
 
 def _check_files(plan: Plan) -> None:
@@ -155,7 +173,7 @@ def _check_files(plan: Plan) -> None:
 
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    most = max(SHAPES[name].connections for name in plan.workloads)
+    most = max((SHAPES[name].connections for name in plan.workloads), default=1000)
     if 0 <= limit < most + 1000:
         raise BenchError(
             f"{most} connections need {most + 1000} open files, this system allows {limit}: "

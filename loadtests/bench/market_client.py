@@ -51,16 +51,25 @@ class Client:
         self.octets = [0] * len(targets)
         self.kept: list[tuple[int, bytes]] = []
         self.fault = ""
+        self.first_us = 0
         self._requests = [f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode() for target in targets]
         self._idle: deque[_Connection] = deque()
         self._answers = 0
+        self._sockets: list[socket.socket] = []
         for _ in range(connections):
             sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sockets.append(sock)
             self._idle.append(_Connection(sock))
 
-    def run(self, plan: list[int]) -> None:
-        """Send everything as planned, and wait for the answers; ``fault`` says what went wrong."""
+    def close(self) -> None:
+        """Close all connections."""
+        for sock in self._sockets:
+            sock.close()
+
+    def run(self, plan: list[int], first: int = 0) -> None:
+        """Send everything as planned, and wait for the answers; ``fault`` says what went wrong. The ``first`` target
+        comes first."""
         busy: dict[int, _Connection] = {}
         at = 0
         until_ns = plan[-1] + int(PATIENCE_S * 1e9)
@@ -71,7 +80,7 @@ class Client:
                 return
             while at < len(plan) and plan[at] <= now_ns and self._idle:
                 connection = self._idle.popleft()
-                self._send(connection, at % len(self.targets), plan[at])
+                self._send(connection, (first + at) % len(self.targets), plan[at])
                 busy[connection.sock.fileno()] = connection
                 at += 1
             wait_s = 0.05 if at >= len(plan) or not self._idle else max(plan[at] - time.monotonic_ns(), 0) / 1e9
@@ -80,6 +89,15 @@ class Client:
                     self._idle.append(busy.pop(fd))
                 if self.fault:
                     return
+
+    def warm(self) -> None:
+        """Ask for each target once, one after the other; ``first_us`` is what the slowest took."""
+        for at in range(len(self.targets)):
+            self.run([time.monotonic_ns()], at)
+        self.first_us = max(delays[0] for delays in self.delays_us) if not self.fault else 0
+        self.delays_us = [[] for _ in self.targets]
+        self.octets = [0] * len(self.targets)
+        self.kept.clear()
 
     def _send(self, connection: _Connection, target: int, planned_ns: int) -> None:
         connection.target, connection.planned_ns, connection.need = target, planned_ns, -1
@@ -127,6 +145,7 @@ def main() -> None:
     while line := sys.stdin.readline().strip():
         targets.append(line)
     client = Client(chosen.port, targets, chosen.connections)
+    client.warm()
     print("ready", flush=True)
     for line in sys.stdin:
         _, first_ns, seconds = line.split()
@@ -140,6 +159,7 @@ def main() -> None:
             "fault": client.fault or _odd(client),
             "delays_us": client.delays_us,
             "octets": client.octets,
+            "first_us": client.first_us,
             "cpu": used_ns / (time.monotonic_ns() - wall_ns),
             "us_per_request": used_ns / 1000 / max(answers, 1),
         }

@@ -6,13 +6,12 @@ is handed the same trades; at the end both must have the same open bars.
 """
 
 import argparse
-import asyncio
 import gc
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 from loadtests.bench.market_feed import SOURCE, NaiveMarket, frames, infos, trades
 from loadtests.bench.market_rows import Figure, MarketRow
@@ -74,7 +73,8 @@ def naive(count: int, per_s: float) -> tuple[Ingest, NaiveMarket]:
 
 async def ours(count: int, per_s: float) -> Ingest:
     """The pipeline of a running server."""
-    async with running(Settings(port=0, drain_s=0), []) as started:
+    quiet: dict[str, Any] = {"port": 0, "drain_s": 0}
+    async with running(Settings(**quiet), []) as started:
         pipeline = started.pipeline
         pipeline.tokens(SOURCE, infos(TOKENS))
         closed = 0

@@ -56,7 +56,7 @@ def rest_rows(load: RestLoad) -> list[MarketRow]:
             "ours",
             load,
             pages,
-            f"{about}, half of them 100 bars of 1m of one of {TOKENS} tokens, half pages of 50 of {TOKENS + 100} tokens "
+            f"{about}, half of them 100 bars of 1m of one of {TOKENS} tokens, half pages of 50 of {2 * TOKENS} tokens "
             f"by volume, while W2 ({load.sockets} WebSocket clients, 100 tokens, 30 change twice a second, compressed) "
             f"and {TRADES_PER_S:g} trades a second go on; from the planned instant to the last byte, the client's own "
             "time included",
@@ -86,7 +86,7 @@ def _row(label: str, family: str, load: RestLoad, targets: Sequence[str], what: 
         client = cast.python("the client", [str(w) for w in [*words, "--connections", CONNECTIONS]], reads=True)
         for target in (*targets, ""):
             client.tell(target)
-        told(client, ("ready",))
+        told(client, ("ready",), 60)
         first_ns = _begin(said["grid"], shape, warm=sink is not None)
         if sink is not None:
             ticks = int(load.seconds * shape.ticks_per_s)
@@ -152,6 +152,7 @@ def _figures(
         figures.append(Figure(f"{kind} requests", len(each)))
     answers = sum(map(len, delays.values()))
     figures += [
+        Figure("slowest first answer, before", found["first_us"] / 1000, "ms", 1),
         Figure("octets per answer", sum(found["octets"]) / max(answers, 1)),
         Figure("server's share of its core", busy * 100, "%"),
         Figure("client's CPU per request", found["us_per_request"], "us"),

@@ -8,7 +8,7 @@ from html import escape
 
 from loadtests.bench.plots import lines
 
-__all__ = ["Figure", "MarketRow", "market_section", "market_table", "median_row"]
+__all__ = ["Figure", "MarketRow", "beside", "market_section", "market_table", "median_row"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,19 @@ def median_row(rows: Sequence[MarketRow]) -> MarketRow:
     figures: list[Figure] = []
     for figure in valid[0].figures:
         values = [value for row in valid if (value := row.value(figure.name)) is not None]
-        around = {"low": min(values), "high": max(values)} if len(values) > 1 else {}
-        figures.append(replace(figure, value=statistics.median(values), **around))
+        several = len(values) > 1
+        low, high = (min(values), max(values)) if several else (None, None)
+        figures.append(replace(figure, value=statistics.median(values), low=low, high=high))
     return replace(valid[-1], figures=figures, rounds=len(rows))
+
+
+def beside(row: MarketRow, other: MarketRow, name: str, ratio: str) -> MarketRow:
+    """``row`` with one figure more, the second: its figure ``name`` over that of ``other``, called ``ratio``."""
+    mine, theirs = row.value(name), other.value(name)
+    if not mine or not theirs:
+        return row
+    first, *others = row.figures
+    return replace(row, figures=[first, Figure(ratio, mine / theirs, "", 2), *others])
 
 
 def market_table(rows: Sequence[MarketRow], titles: Mapping[str, str], commands: Mapping[str, str]) -> str:

@@ -37,8 +37,9 @@ def page(
     targets: Sequence[Target],
     absent: Mapping[str, str],
     sdk: dict[str, Any] | None,
+    market: str = "",
 ) -> str:
-    """The whole page."""
+    """The whole page; ``market`` is its part about the market's tasks."""
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>tokenwire bench: {escape(plan)}</title>",
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style><h1>Fan-out benchmark</h1>",
@@ -49,6 +50,7 @@ def page(
     ]
     names = dict.fromkeys(row.workload for row in rows)
     parts += [_workload(name, [row for row in rows if row.workload == name]) for name in names]
+    parts.append(market)
     plots = growth_plots(rows)
     parts += [f"<h2>{escape(title)}</h2>{plots[name]}" for name, _, title in _GROWTH if name in plots]
     if sdk:

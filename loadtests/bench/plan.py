@@ -66,6 +66,9 @@ class Plan:
     fewer_ours: Mapping[str, Sequence[str]] = field(default_factory=dict)
     fewer_rounds: Mapping[str, int] = field(default_factory=dict)
     share_of_ticks: float = 1.0
+    market: Sequence[str] = ()
+    """Of the market's tasks."""
+    market_size: Literal["daily", "full"] = "daily"
 
     def rounds_of(self, entry: Entry) -> int:
         """Rounds of this workload."""
@@ -89,6 +92,7 @@ class Plan:
         return chosen
 
 
+MARKET: Final = ("M1", "M2", "M3", "M4", "M5")
 SIX: Final = ("websockets", "ws", "bun", "picows", "aiohttp", "socketio")
 
 PLANS: Final[Mapping[str, Plan]] = {
@@ -106,9 +110,10 @@ PLANS: Final[Mapping[str, Plan]] = {
         SIX,
         3,
         fewer_ours={"W3": ["deflate"]},
-        fewer_rounds={"W3": 2, "W9": 2},
+        fewer_rounds={"W1": 2, "W3": 2, "W9": 2},
+        market=MARKET,
     ),
-    "full": Plan("full", tuple(WORKLOADS), None, 3, narrow=False),
+    "full": Plan("full", tuple(WORKLOADS), None, 3, narrow=False, market=MARKET, market_size="full"),
 }
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from loadtests.bench.market_rows import MarketRow
+from loadtests.bench.market_tasks import COMMANDS
 from loadtests.bench.measure import Measurement
 from loadtests.bench.stats import Row
 from loadtests.bench.targets import Target
@@ -70,6 +72,7 @@ def document(
     runs: Sequence[Measurement],
     absent: Mapping[str, str],
     sdk: dict[str, Any] | None,
+    market: Sequence[MarketRow] = (),
 ) -> str:
     """Everything, as JSON."""
     raw = [{**asdict(run), "histogram": None} for run in runs]
@@ -78,6 +81,7 @@ def document(
         "machine": machine,
         "targets": [asdict(target) for target in targets],
         "rows": [asdict(row) for row in rows],
+        "market": [{**asdict(row), "command": COMMANDS[row.task]} for row in market],
         "not_measured": absent,
         "sdk": sdk,
         "runs": raw,

@@ -25,6 +25,8 @@ from tokenwire_server.gateway.server import GatewayServer
 from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.instruments import build_instruments
 from tokenwire_server.intake import POSTED, Intake
+from tokenwire_server.market.bars import BarPlan
+from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Resumable, Source, SourceState
 from tokenwire_server.preflight import bind_socket, raise_file_limit, tls_context
@@ -146,6 +148,7 @@ async def _running(
         hub_config or _hub_config(settings),
         stream=None if kept is None else kept.beginning.stream,
         version_floor=0 if kept is None else kept.beginning.version,
+        bar_plan=BarPlan(parse_intervals(settings.bar_intervals), settings.max_history),
     )
     if kept is not None:
         try:
@@ -235,7 +238,8 @@ async def _go_on(pipeline: Pipeline, sources: Sequence[Source], kept: DataDirect
         position = kept.beginning.offsets.get(source.name)
         if position is not None and isinstance(source, Resumable):
             source.resume(position)
-    _log.info("history restored", tokens=len(pipeline.market), trades=kept.beginning.numbered)
+    if len(pipeline.market):
+        _log.info("history restored", tokens=len(pipeline.market), trades=kept.beginning.numbered)
 
 
 async def _run_source(source: Source, pipeline: Pipeline) -> None:

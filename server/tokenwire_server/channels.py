@@ -185,7 +185,7 @@ class Channels:
 
 
 def _whole(text: str, least: int, most: int) -> int | None:
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS) or text.startswith("0"):
         return None
     return int(text) if least <= int(text) <= most else None
 

@@ -61,6 +61,7 @@ class Pipeline:
         new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(_SECRET_BYTES),
         stream: str | None = None,
         version_floor: int = 0,
+        bar_plan: BarPlan | None = None,
     ) -> None:
         self.trade_listeners: list[Callable[[TokenState, int, Trade], None]] = []  # of every trade, with its number
         self.bar_listeners: list[Callable[[str, BarChange], None]] = []  # of bars that close or are corrected
@@ -68,7 +69,7 @@ class Pipeline:
             self._changed,
             wall_ms(),
             max_tokens,
-            bars=MarketBars(tell=self._bar_changed),
+            bars=MarketBars(bar_plan, self._bar_changed),
             on_trade=self._traded,
             on_jump=self._jumped,
             version_floor=version_floor,

@@ -88,7 +88,9 @@ class Resumable(Protocol):
 
     def resume(self, position: str) -> None:
         """Go on behind the last ``position`` that was stored; called before ``run``, and not without one. A position
-        that means nothing here (another file) is left aside. What comes twice all the same is dropped by its ids."""
+        that means nothing here (another file) is left aside. What comes twice all the same is dropped by its ids.
+
+        A source whose clock is not the wall clock tells it again first, as it stood at that position."""
 
 
 @runtime_checkable

@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tokenwire_schemas import limits
 from tokenwire_server.errors import UserError
+from tokenwire_server.market.bars import MAX_HISTORY
+from tokenwire_server.market.intervals import DEFAULT_INTERVALS, parse_intervals
 from tokenwire_server.market.retention import (
     DEFAULT_BARS,
     DEFAULT_TRADES,
@@ -27,7 +29,7 @@ from tokenwire_server.market.retention import (
     parse_retention_bars,
 )
 from tokenwire_server.settings_aliases import PREFIX, Layer, collect, read_environment, read_file
-from tokenwire_server.source_spec import SimulatorScenario, SourceSpec, parse_sources
+from tokenwire_server.source_spec import MAX_TAPE_SPEED, SimulatorScenario, SourceSpec, parse_sources, parse_tape_speed
 
 __all__ = ["FLAGS", "Explained", "Settings", "SettingsError", "default_text", "env_name", "explain", "load"]
 
@@ -40,6 +42,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "max_connections": "--max-connections",
     "source": "--source",
     "seed": "--seed",
+    "tape_speed": "--tape-speed",
     "tls_cert": "--tls-cert",
     "tls_key": "--tls-key",
     "data": "--data",
@@ -115,6 +118,18 @@ def _rate(value: object) -> object:
     return f"{amount}/{unit}" if multiple is None else f"{amount} per {multiple} {unit}"
 
 
+def _tape_speed(value: object) -> object:
+    return parse_tape_speed(value) if isinstance(value, str) else value
+
+
+def _intervals(value: object) -> object:
+    """Lengths of bars, separated by commas, semicolons or spaces."""
+    parts = re.split(r"[;,\s]+", value.strip(";, ")) if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return parts
+    return tuple(interval.text for interval in parse_intervals(map(str, parts)))
+
+
 def _duration(value: object) -> object:
     if isinstance(value, str):
         parse_duration_ms(value)
@@ -182,12 +197,29 @@ class Settings(BaseSettings):
     seed: int | None = Field(
         None, ge=0, lt=2**64, description="whole number, 0 or more, that makes the simulator repeatable; unset: random"
     )
+    tape_speed: Annotated[float, BeforeValidator(_tape_speed)] = Field(
+        1.0,
+        ge=0,
+        le=MAX_TAPE_SPEED,
+        description="how fast tapes are replayed: 1 as recorded, 10 ten times as fast, max as fast as possible",
+    )
     tls_cert: Path | None = Field(None, description="file with the certificate chain (PEM); turns on wss and https")
     tls_key: Path | None = Field(None, description="file with the certificate's private key (PEM)")
     data: Path | None = Field(
         None,
         description="directory that bars and trades are kept in; unset: nothing outlives the process, except that "
         "--source none keeps them in tokenwire-data",
+    )
+    bar_intervals: Annotated[tuple[str, ...], BeforeValidator(_intervals)] = Field(
+        tuple(interval.text for interval in DEFAULT_INTERVALS),
+        description="lengths of bars, each a number with s, m, h, d or w, separated by commas; at most 16",
+    )
+    max_history: int = Field(
+        MAX_HISTORY,
+        ge=1,
+        le=100_000,
+        description="closed bars of each length and token that are kept in memory at most, from 1 to 100000; 300000 of "
+        "all tokens together",
     )
     retention_trades: Annotated[str, BeforeValidator(_duration)] = Field(
         DEFAULT_TRADES, description="how long stored trades are kept: a number with s, m, h, d or w, or forever"

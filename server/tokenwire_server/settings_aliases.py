@@ -59,6 +59,7 @@ ALIASES: Final[Mapping[str, Alias]] = {
     "PORT": Alias("port"),
     "RUST_LOG": Alias("log_level", _rust_log),
     "BROADCAST_CHANNEL_SIZE": Alias("broadcast_channel_size"),
+    "MAX_HISTORY": Alias("max_history"),
     "NODE_ENV": Alias("log_format", _node_env),
     "POLL_INTERVAL_MS": Alias("poll_interval_ms"),
     "JANITOR_INTERVAL_MS": Alias("janitor_interval_ms"),
@@ -71,7 +72,6 @@ ALIASES: Final[Mapping[str, Alias]] = {
 
 LATER: Final[frozenset[str]] = frozenset(
     {
-        "MAX_HISTORY",
         "REDIS_URL",
         "KAFKA_BOOTSTRAP_SERVERS",
         "TIMESCALE_HOST",

@@ -26,6 +26,7 @@ from tokenwire_server.poller_spec import polled_tokens, split_url
 
 __all__ = [
     "EXCHANGES",
+    "MAX_TAPE_SPEED",
     "ExchangeForm",
     "SimulatorScenario",
     "SourceKind",
@@ -35,6 +36,7 @@ __all__ = [
     "clean_symbols",
     "parse_source",
     "parse_sources",
+    "parse_tape_speed",
 ]
 
 SimulatorScenario = Literal["calm", "burst", "crash", "stalled", "bad-data"]
@@ -60,6 +62,7 @@ _FORMS: Final = (
     "dexscreener:ADDR,ADDR, dexscreener:search=QUERY, jupiter:MINT,MINT, probe[:TOKENS] or none"
 )
 DEFAULT_PROBES: Final = 100
+MAX_TAPE_SPEED: Final = 1_000_000.0
 MAX_PROBES: Final = 10_000
 
 
@@ -217,6 +220,24 @@ def check_rest_url(url: str) -> None:
         usable = False
     if not usable:
         raise ValueError(f"{url!r} is not a REST URL; it looks like http://HOST:PORT or https://HOST")
+
+
+def parse_tape_speed(text: str) -> float:
+    """A factor on a tape's own pace; ``max`` and 0 mean as fast as possible, which is 0.
+
+    Raises:
+        ValueError: in one line, for anything else.
+    """
+    word = text.strip().lower()
+    if word == "max":
+        return 0.0
+    try:
+        speed = float(word)
+    except ValueError:
+        speed = -1.0
+    if not 0 <= speed <= MAX_TAPE_SPEED:
+        raise ValueError(f"expected 1 (as recorded), 10 (ten times as fast; up to {MAX_TAPE_SPEED:.0f}) or max")
+    return speed
 
 
 def parse_sources(texts: tuple[str, ...]) -> tuple[SourceSpec, ...]:

@@ -34,7 +34,13 @@ STRICT_ONLY: Final = frozenset(
 
 EXTENDED_ONLY: Final = frozenset(
     """
-    ack_answered ack_ignored ack_of_any_type ack_out_of_range_silent active_counts_request attempt_counts_for_ever
+    ack_answered ack_ignored active_counts_tokens after_ignored after_of_any_stream after_of_any_type
+    after_off_by_one after_unordered answer_without_channels bar_never_closed book_crossed book_stale_missing
+    book_too_deep book_too_often book_unsorted book_version_stands closed_false closed_missing closing_keeps_version
+    large_set_traded late_bar_keeps_version no_bar_on_subscribing push_in_batches push_once push_replaces_token
+    push_too_often push_with_the_interval set_change_untold set_counts_members set_gone_goes_on set_members_untold
+    set_of_symbols set_size_missing set_takes_its_own set_values_first trades_conflated_for_slow
+    trades_lost_while_away unknown_channel_left_out unknown_channel_other_code unknown_set_accepted ack_of_any_type ack_out_of_range_silent active_counts_request attempt_counts_for_ever
     attempt_ignored bars_too_often batch_entries_lack_volume batch_grant_ignored batch_repeats_first
     capabilities_list_more caps_change_ignored channels_taken_in_part close_keeps_session deflate_besides_zstd
     echo_missing error_details_missing figures_missing gap_missing heartbeat_extra_field heartbeat_never

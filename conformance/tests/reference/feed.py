@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from conformance.tests.reference.events import TICK_MS
 from conformance.tests.reference.market import CHANGE_MS
 from conformance.tests.reference.session import Session
 
@@ -13,20 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Feed"]
 
-_TRADE_S: Final = 0.25
-
 
 class Feed:
-    """Queues values, single versions, trades and bars."""
+    """Queues values, single versions, and what happens."""
 
     def __init__(self, server: "ReferenceServer") -> None:
         self._server: Final = server
         self._loop = asyncio.get_running_loop()
-        self._trades = 0
 
     def works(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What is to run as long as the server."""
-        return self._tick(), self._versions(), self._trade()
+        return self._tick(), self._versions(), self._happen()
 
     async def _tick(self) -> None:
         faults = self._server.faults
@@ -47,6 +44,8 @@ class Feed:
             if "updates_to_everyone" in faults and connection is not None:
                 for other in self._server.connections:
                     connection.haunted.update(dict.fromkeys(other.session.held))
+            if session.sets:
+                self._server.follow(session)
             if "updates_for_all" in faults and session.held:
                 session.want(self._server.market.names[-1])
             session.want_all()
@@ -87,57 +86,14 @@ class Feed:
         elif connection is not None:
             self._loop.call_soon(connection.flush)
 
-    async def _trade(self) -> None:
-        """A trade and a revision of the bar every 250 ms, for who has the channel."""
+    async def _happen(self) -> None:
+        """Trades, bars, books and pushed values every 250 ms, for who has the channel."""
         faults = self._server.faults
-        step_s = 0.05 if "bars_too_often" in faults else _TRADE_S
-        begun_s = self._loop.time()
+        step_s = 0.05 if faults & {"bars_too_often", "book_too_often"} else TICK_MS / 1000
+        begun_s, count = self._loop.time(), 0
         while True:
-            self._trades += 1
-            await asyncio.sleep(max(0.0, begun_s + self._trades * step_s - self._loop.time()))
+            count += 1
+            await asyncio.sleep(max(0.0, begun_s + count * step_s + 0.001 - self._loop.time()))
             for session in self._server.sessions():
-                if "channels" not in session.caps:
-                    continue
-                before = len(session.stream)
-                for name, channels in list(session.held.items()):
-                    if "trades" in channels:
-                        self._add_trade(session, name)
-                    if "klines:1m" in channels:
-                        self._add_bar(session, name)
-                if session.connection is not None and len(session.stream) > before:
-                    session.connection.flush()
-
-    def _add_trade(self, session: Session, name: str) -> None:
-        faults = session.faults
-        if "trades_with_holes" in faults and self._trades % 3 == 0:
-            return
-        price = self._server.market.value(name, self._server.wall_ms(), faults=faults)["price"]
-        data: dict[str, Any] = {
-            "symbol": name[:4], "price": price, "volume": "100",
-            "side": ("Buy", "Sell")[self._trades % 2], "timestamp": _iso(self._server.wall_ms()),
-            "address": name,
-        }  # fmt: skip
-        if "side_lower_case" in faults:
-            data["side"] = data["side"].lower()
-        if "details" in session.caps:
-            data["version"] = self._trades
-        session.stream.append(("transaction", data))
-
-    def _add_bar(self, session: Session, name: str) -> None:
-        now_ms = int(self._server.wall_ms())
-        opened = now_ms // 60_000 * 60_000
-        closing = now_ms - opened < 250
-        for begin in (opened - 60_000, opened) if closing else (opened,):
-            data: dict[str, Any] = {
-                "symbol": name[:4], "interval": "1m", "open_time": _iso(begin),
-                "close_time": _iso(begin + 60_000), "open": "0.123", "high": "0.125", "low": "0.122",
-                "close": f"0.124{self._trades % 9 + 1}", "volume": str(1 + self._trades), "address": name,
-                "closed": begin < opened,
-            }  # fmt: skip
-            if "details" in session.caps:
-                data["version"] = self._trades
-            session.stream.append(("kline", data))
-
-
-def _iso(time_ms: float) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                if "channels" in session.caps:
+                    self._server.happened(session)

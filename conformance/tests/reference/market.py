@@ -26,6 +26,27 @@ class Market:
         """Whether it is a token."""
         return name in self._index
 
+    def place(self, name: str) -> int:
+        """Its number, from 0."""
+        return self._index.get(name, 0)
+
+    def members(self, name: str, now_ms: float) -> tuple[str, ...] | None:
+        """Who is in a set of tokens; ``set:top`` moves on by one token every 5 s."""
+        kind, _, rest = name.removeprefix("set:").partition(":")
+        if kind == "all" and not rest:
+            return self.names
+        if kind == "top":
+            key, _, rest = rest.partition(":")
+            if key not in {"volume", "volumeH1", "volumeM5", "marketCap", "price"}:
+                return None
+        elif kind != "new":
+            return None
+        if not (rest.isdecimal() and 1 <= int(rest) <= 1000) and rest:
+            return None
+        count = min(int(rest or 50), len(self.names))
+        begin = self.step(now_ms) // 5 if kind == "top" else -count
+        return tuple(self.names[(begin + place) % len(self.names)] for place in range(count))
+
     def admit(self, name: str) -> None:
         """Make it a token."""
         self._index.setdefault(name, len(self._index))

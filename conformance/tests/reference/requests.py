@@ -14,7 +14,7 @@ __all__ = ["PROTOCOL", "Refusal", "Request", "error_data", "parse", "serve_subsc
 PROTOCOL: Final = frozenset({"INVALID_JSON", "INVALID_MESSAGE", "UNKNOWN_TYPE", "INVALID_ACTION", "BATCH_LIMIT"})
 _CATEGORIES: Final = {
     "INVALID_TOKEN": "subscription", "TOKEN_NOT_FOUND": "subscription", "SUBSCRIPTION_LIMIT": "subscription",
-    "BATCH_LIMIT": "subscription", "SEQUENCE_GAP": "delivery", "RESUME_FAILED": "delivery",
+    "BATCH_LIMIT": "subscription", "UNKNOWN_CHANNEL": "subscription", "SEQUENCE_GAP": "delivery", "RESUME_FAILED": "delivery",
     "ACK_OUT_OF_RANGE": "delivery", "REPLAY_UNAVAILABLE": "delivery", "SLOW_CONSUMER": "delivery",
     "RATE_LIMITED": "limit", "MAX_CONNECTIONS": "limit", "UPSTREAM_STALE": "upstream",
 }  # fmt: skip
@@ -148,11 +148,14 @@ def _subscription(data: dict[str, Any], *, details: bool, channels: bool, faults
             raise Refusal("INVALID_MESSAGE", "known must map addresses to versions")
     if channels and "channels" in data:
         named = data["channels"]
-        if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
-            raise Refusal("INVALID_MESSAGE", "channels must be a list of strings")
-        unknown = any(name not in {"token", "trades", "klines:1m", "book:10"} for name in named)
-        if unknown and "unknown_channel_passes" not in faults:
-            raise Refusal("INVALID_MESSAGE", "no such channel")
+        if not isinstance(named, list) or not 1 <= len(named) <= 32 or not all(isinstance(name, str) for name in named):
+            raise Refusal("INVALID_MESSAGE", "channels must be a list of 1 to 32 strings")
+    after = data.get("after") if channels else None
+    wrong = after is not None and (
+        not isinstance(after, dict) or any(_whole(value, faults) is None for value in after.values())
+    )
+    if wrong and "after_of_any_type" not in faults:
+        raise Refusal("INVALID_MESSAGE", "after must map addresses to numbers")
     return tokens
 
 
@@ -171,7 +174,10 @@ def serve_subscription(connection: "Connection", request: Request) -> None:  # n
     refused: list[tuple[str, str]] = []
     for name in request.tokens[: 1 if "only_first_token_taken" in faults else None]:
         code = _usable(name)
-        if code is None and action == "subscribe":
+        is_set = "channels" in session.caps and code is None and name.startswith("set:")
+        if is_set:
+            code = _serve_set(connection, name, action, channels if named or action == "subscribe" else None)
+        elif code is None and action == "subscribe":
             code = _take(connection, name, channels)
         elif code is None:
             was_held = name in session.held
@@ -190,11 +196,17 @@ def serve_subscription(connection: "Connection", request: Request) -> None:  # n
     if "answers_in_reverse" in faults:
         accepted.reverse()
     if not ("unheld_not_answered" in faults and action == "unsubscribe" and before.isdisjoint(accepted)):
-        _answer(connection, action, accepted, refused, request_id)
+        _answer(connection, action, accepted, refused, request_id, channels if named else None)
+    if session.sets and action == "subscribe":
+        server.follow(session)
     if action == "subscribe" and "first_value_missing" in faults:
         session.sent_at_s.update(dict.fromkeys(accepted, server.now_s()))
+    if action == "subscribe":
+        _begin(connection, request, accepted, channels)
     if action == "subscribe" and "first_value_missing" not in faults:
         for name in _newer(connection, request, accepted) if "token" in channels else ():
+            if name in session.sets:
+                continue
             if "again_sends_no_value" in faults and name in before:
                 continue
             session.want(name)
@@ -229,6 +241,11 @@ def _take(connection: "Connection", name: str, channels: list[str]) -> str | Non
         server.market.admit(name)
     if "again_refused" in faults and name in session.held:
         return "INVALID_TOKEN"
+    missing = [channel for channel in channels if not server.events.has(name, channel)]
+    if missing and "unknown_channel_passes" not in faults:
+        if "unknown_channel_left_out" not in faults or len(missing) == len(channels):
+            return "INVALID_TOKEN" if "unknown_channel_other_code" in faults else "UNKNOWN_CHANNEL"
+    channels = [channel for channel in channels if channel not in missing]
     new = [channel for channel in channels if not session.has(name, channel)]
     limit = connection.limit
     places = session.places + connection.leaked
@@ -244,6 +261,51 @@ def _take(connection: "Connection", name: str, channels: list[str]) -> str | Non
     return None
 
 
+def _serve_set(connection: "Connection", name: str, action: str, channels: list[str] | None) -> str | None:
+    session, server = connection.session, connection.server
+    faults = session.faults
+    if action == "unsubscribe":
+        left = session.sets.pop(name, {})
+        members = session.told.pop(name, ())
+        if channels is not None and (kept := {each: None for each in left if each not in channels}):
+            session.sets[name], session.told[name] = kept, members
+        for address in members:
+            if "set_takes_its_own" in faults:
+                session.held.pop(address, None)
+            if address not in session.effective():
+                session.forget(address)
+        return None
+    members = server.market.members(name, server.wall_ms()) or ()
+    if not members and "unknown_set_accepted" not in faults:
+        return "TOKEN_NOT_FOUND"
+    wanted = channels or ["token"]
+    large = len(members) > 100 and "large_set_traded" not in faults
+    if any((large and channel != "token") or not server.events.has("", channel) for channel in wanted):
+        return "UNKNOWN_CHANNEL"
+    new = [channel for channel in wanted if channel not in session.sets.get(name, {})]
+    if session.places + (len(members) if "set_counts_members" in faults else len(new)) > connection.limit:
+        return "SUBSCRIPTION_LIMIT"
+    session.sets.setdefault(name, {}).update(dict.fromkeys(wanted))
+    session.told.pop(name, None)
+    return None
+
+
+def _begin(connection: "Connection", request: Request, accepted: list[str], channels: list[str]) -> None:
+    """Send the states of the channels that are begun, and the trades that the client lacks."""
+    session, server = connection.session, connection.server
+    after, stream = request.data.get("after"), request.data.get("stream")
+    if stream != server.stream and "after_of_any_stream" not in session.faults:
+        after = None
+    if not isinstance(after, dict) or "after_ignored" in session.faults:
+        after = {}
+    for name in accepted:
+        for channel in channels:
+            if channel != "token" and name in session.held and session.has(name, channel):
+                server.events.begin(session, name, channel, after.get(name), server.wall_ms())
+    if "channels" in session.caps:
+        server.happened(session)
+
+
 def _drop(connection: "Connection", name: str, channels: list[str] | None) -> None:
     session, faults = connection.session, connection.session.faults
     held = session.held.get(name)
@@ -255,18 +317,19 @@ def _drop(connection: "Connection", name: str, channels: list[str] | None) -> No
         channels = ["token"]
     for channel in channels or list(held):
         held.pop(channel, None)
+        session.progress.pop((name, channel), None)
     if not held:
         del session.held[name]
     if "updates_after_unsubscribe" in faults:
         connection.haunted[name] = None
-    else:
-        session.pending.pop(name, None)
-        session.stream = type(session.stream)(item for item in session.stream if item[1].get("address") != name)
+    elif name not in session.effective():
+        session.forget(name)
 
 
 def _answer(
-    connection: "Connection", action: str, accepted: list[str], refused: list[tuple[str, str]], request_id: str | None
-) -> None:
+    connection: "Connection", action: str, accepted: list[str], refused: list[tuple[str, str]], request_id: str | None,
+    channels: list[str] | None,
+) -> None:  # fmt: skip
     session, faults = connection.session, connection.session.faults
     details = "details" in session.caps
     if "unsubscribed_is_the_action" in faults and action == "unsubscribe":
@@ -283,7 +346,11 @@ def _answer(
                 data["requestId"] = request_id
             if codes and "rejected_missing" not in faults:
                 data["rejected"] = [{"token": name, "code": code} for name, code in codes]
-            data["active"] = len(tokens) if "active_counts_request" in faults else len(session.held)
+            data["active"] = len(tokens) if "active_counts_request" in faults else session.places
+            if "active_counts_tokens" in faults:
+                data["active"] = len(session.held)
+        if channels is not None and "answer_without_channels" not in faults:
+            data["channels"] = channels
         session.outbox.append(("subscription", data, True))
 
     def errors() -> None:

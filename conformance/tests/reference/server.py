@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from conformance.tests.reference.connection import Connection
+from conformance.tests.reference.events import Events
 from conformance.tests.reference.feed import Feed
 from conformance.tests.reference.market import Market
 from conformance.tests.reference.requests import error_data
@@ -22,6 +23,7 @@ _OPEN_S: Final = 5.0
 _WINDOW_S: Final = 120.0
 _RACE_S: Final = 5.0
 _MAX_REFUSED: Final = 50
+_MAX_STREAM: Final = 20_000
 _SESSION_CAPS: Final = frozenset({"batch", "channels", "details", "resume"})
 _SOCKET_CAPS: Final = frozenset({"heartbeat", "zstd"})
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -35,6 +37,7 @@ class ReferenceServer:
         self.faults: Final = settings.faults
         self._loop = asyncio.get_running_loop()
         self.market: Final = Market(settings.tokens, settings.wall_ms(), settings.faults)
+        self.events: Final = Events(self.market, settings.wall_ms())
         self.stream: Final = "reference"
         self._shared = Shared(self.market, settings.faults)
         self.connections: dict[Connection, None] = {}
@@ -212,6 +215,7 @@ class ReferenceServer:
                 self._sessions.pop(old.secret, None)
                 if "lost_position_loses_subscriptions" not in faults:
                     session.held = old.held
+                    session.sets = old.sets
         socket_caps = granted & _SOCKET_CAPS
         connection = Connection(self, reader, writer, session, deflate=deflate, caps=socket_caps)
         connection._opened_s = self._loop.time()
@@ -316,6 +320,53 @@ class ReferenceServer:
             first += 1
         connection.replay(max(first, session.floor + 1), session.sequence)
 
+    # --- what happens ------------------------------------------------------------------------------------------
+    def happened(self, session: Session) -> None:
+        """Queue what is due of the channels of a session."""
+        now_ms = self.wall_ms()
+        before = len(session.stream)
+        for address, channels in list(session.effective().items()):
+            for channel in channels:
+                if channel != "token":
+                    session.stream.extend(self.events.due(session, address, channel, now_ms))
+        connection = session.connection
+        if len(session.stream) == before or connection is None:
+            return
+        connection.flush()
+        if "trades_conflated_for_slow" in session.faults and session.stream:
+            newest = {(kind, data["address"]): (kind, data) for kind, data in session.stream}
+            session.stream = type(session.stream)(newest.values())
+        if len(session.stream) > _MAX_STREAM:
+            connection.close(4003, "overflow")
+
+    def follow(self, session: Session) -> None:
+        """Have the session hold what its sets hold now, and tell its client who came and who went."""
+        faults = session.faults
+        for name in session.sets:
+            before = session.told.get(name)
+            members = self.market.members(name, self.wall_ms()) or ()
+            if before == members:
+                continue
+            removed = [address for address in before or () if address not in members]
+            added = [address for address in members if address not in (before or ())]
+            session.told[name] = members if "set_gone_goes_on" not in faults else (*(before or ()), *added)
+            held = session.effective()
+            for address in removed:
+                if address not in held:
+                    session.forget(address)
+            if "set_values_first" in faults and session.connection is not None:
+                for address in added:
+                    session.want(address)
+                session.connection.flush()
+            if ("set_members_untold" if before is None else "set_change_untold") not in faults:
+                shown = [address[:4] for address in added] if "set_of_symbols" in faults else added
+                told = {"set": name, "added": shown, "removed": removed, "size": len(members)}
+                if "set_size_missing" in faults:
+                    del told["size"]
+                session.outbox.append(("set", told, True))
+            for address in added:
+                session.want(address)
+
     def end_others(self, connection: Connection) -> None:
         """A mistake: one socket's end is that of all."""
         for other in list(self.connections):
@@ -337,6 +388,7 @@ class ReferenceServer:
             if session.dead or "resume" not in session.caps:
                 self._sessions.pop(session.secret, None)
                 session.held.clear()
+                session.sets.clear()
 
     def sessions(self) -> list[Session]:
         """Those that something may be due to."""
@@ -346,7 +398,7 @@ class ReferenceServer:
             return list(found.values())
         return [
             session for session in found.values()
-            if session.held or (session.connection is not None and session.connection.haunted)
+            if session.held or session.sets or (session.connection is not None and session.connection.haunted)
         ]  # fmt: skip
 
 

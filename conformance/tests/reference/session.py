@@ -60,12 +60,20 @@ class Session:
         self._timestamp = 0
         self.held: dict[str, dict[str, None]] = {}
         """Address to channels, in the order in which they were taken."""
+        self.sets: dict[str, dict[str, None]] = {}
+        """Set to channels."""
+        self.told: dict[str, tuple[str, ...]] = {}
+        """Set to the members that the client knows of."""
+        self.progress: dict[tuple[str, str], Any] = {}
+        """Address and channel to how far it was sent."""
+        self.corrected: dict[tuple[str, str], int] = {}
+        """Address and channel to the closed bar that a late trade is to correct."""
         self.outbox: deque[tuple[str, Any, bool]] = deque()
         """Replies: type, data, whether it is numbered."""
         self.pending: dict[str, None] = {}
         """Tokens whose newest value is to be sent."""
         self.stream: deque[tuple[str, dict[str, Any]]] = deque()
-        """Type and data of trades, bars and single versions."""
+        """Type and data of what happened, and of single versions."""
         self.sent_at_s: dict[str, float] = {}
         self.ring: deque[Entry] = deque()
         self.acked = 0
@@ -84,7 +92,19 @@ class Session:
         """Pairs of token and channel."""
         if "channels" not in self.caps:
             return len(self.held)
-        return sum(len(channels) for channels in self.held.values())
+        if "set_counts_members" in self._faults:
+            return sum(len(channels) for channels in self.effective().values())
+        return sum(len(channels) for channels in (*self.held.values(), *self.sets.values()))
+
+    def effective(self) -> dict[str, dict[str, None]]:
+        """Address to channels, members of sets included."""
+        if not self.sets:
+            return self.held
+        found = {address: dict(channels) for address, channels in self.held.items()}
+        for name, channels in self.sets.items():
+            for address in self.told.get(name, ()):
+                found.setdefault(address, {}).update(channels)
+        return found
 
     def has(self, address: str, channel: str) -> bool:
         """Whether the token is held with this channel."""
@@ -160,9 +180,16 @@ class Session:
 
     def want_all(self) -> None:
         """Send the newest values of all that is held."""
-        for address, channels in self.held.items():
-            if "token" in channels:
+        for address, channels in self.effective().items():
+            if "token" in channels and not ("push_replaces_token" in self._faults and len(channels) > 1):
                 self.want(address)
+
+    def forget(self, address: str) -> None:
+        """Send nothing of the token any more."""
+        self.pending.pop(address, None)
+        self.stream = deque(item for item in self.stream if item[1].get("address") != address)
+        for key in [key for key in self.progress if key[0] == address]:
+            del self.progress[key]
 
     def waits(self) -> bool:
         """Whether anything is to be sent."""
@@ -191,7 +218,7 @@ class Session:
                 return self.numbered("transaction_batch", {"transactions": items}, now_ms)
         if kind == "token_update" and "batch" in self.caps:
             return self.numbered("token_batch", {"updates": [data]}, now_ms)
-        return self.numbered(kind, data, now_ms)
+        return self.numbered("token_update" if kind == "push" else kind, data, now_ms)
 
     def _values(self, now_ms: float) -> bytes:
         faults = self._faults

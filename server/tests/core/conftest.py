@@ -17,9 +17,11 @@ from tokenwire_schemas.messages import TokenUpdateData, Volume
 from tokenwire_server.core.grants import NOTHING, Deflate, Offer
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.link import Link
+from tokenwire_server.core.session import Session
 from tokenwire_server.core.topics import Topic, Topics
 
 WALL = 1_700_000_000_000
+LONG = "9" * 900
 _KINDS = {"trades": b"transaction", "state": b"kline", "both": b"kline"}
 
 
@@ -303,3 +305,35 @@ def kinds(messages: list[dict[str, Any]]) -> list[str]:
 
 def codes(messages: list[dict[str, Any]]) -> list[str]:
     return [message["data"]["code"] for message in messages if message["type"] == "error"]
+
+
+def wide_bench(tokens: int = 60) -> tuple[Bench, list[str]]:
+    """Tokens with values so long that a replay of a few hundred of them has to be paced."""
+    bench = Bench(tokens=tokens)
+    names = [f"token{number}" for number in range(tokens)]
+    for name in names:
+        bench.directory.values[name].cap = LONG
+    return bench, names
+
+
+def change_all(bench: Bench, names: list[str]) -> None:
+    for name in names:
+        bench.change(name)
+    bench.tick()
+
+
+def session_of(bench: Bench, secret: str) -> Session:
+    session = bench.hub.registry.find(secret)
+    assert session is not None
+    return session
+
+
+def resume_paced(
+    bench: Bench, secret: str, position: int, delivery: Any = "latest", caps: str = "resume,details"
+) -> Client:
+    """A client whose replay does not fit into its socket, which it has not read yet."""
+    offer = Offer(frozenset(caps.split(",")), delivery, secret, position, 1)
+    client = Client(bench, offer=offer)
+    assert not client.link.writable
+    assert client.link.session.replay is not None
+    return client

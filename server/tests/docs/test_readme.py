@@ -5,38 +5,21 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from .conftest import ROOT, serving
+
 README = (ROOT / "README.md").read_text("utf-8")
 WSCAT = ROOT / "server/tests/node/node_modules/.bin/wscat"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free: int = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tokenwire_server", "--seed", "7", "--drain", "0"]
-    environment = {**os.environ, "PORT": str(free), "TOKENWIRE_ENV_FILE": os.devnull}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as server:
-        assert server.stdout is not None
-        assert f":{free}/api/v1/ws/token-data" in server.stdout.readline().decode()
-        yield free
-        server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 0, "Ctrl-C is a good end"
 
 
 def shape(message: Any) -> Any:
@@ -77,7 +60,22 @@ def test_the_python_blocks_run(port: int, program: str) -> None:
     assert len(result.stdout.splitlines()) >= 3
 
 
-@pytest.mark.parametrize("line", [line for block in blocks("bash") for line in block.splitlines() if "curl" in line])
+CURLS = [line for block in blocks("bash") for line in block.splitlines() if "curl" in line]
+
+
+@pytest.mark.parametrize("line", [line for line in CURLS if " -d " in line])
+def test_the_lines_that_post_are_answered_by_a_server_that_keeps_what_is_posted(tmp_path: Path, line: str) -> None:
+    with serving("--source", "none", cwd=tmp_path) as port:
+        answers = [
+            subprocess.run(["bash", "-c", line.replace("8080", str(port))], capture_output=True, check=True).stdout
+            for _ in range(2)
+        ]
+    first, second = map(json.loads, answers)
+    assert (first["accepted"], first["rejected"]) == (1, [])
+    assert (second["accepted"], second["duplicates"]) == (0, 1)
+
+
+@pytest.mark.parametrize("line", [line for line in CURLS if " -d " not in line])
 def test_the_curl_lines_answer(port: int, line: str) -> None:
     result = subprocess.run(
         ["bash", "-c", line.replace("curl -s", "curl -sf").replace("8080", str(port))],

@@ -36,7 +36,7 @@ class Reader:
                 return message["data"]
 
     async def subscribe(self, *tokens: str, **more: Any) -> Any:
-        data = {"action": "subscribe", "tokens": list(tokens), **more}
+        data = {"action": "subscribe", "tokens": list(tokens)} | more
         await self.socket.send(json.dumps({"type": "subscription", "data": data}))
         return await self.next("subscription")
 
@@ -88,6 +88,21 @@ async def test_a_closed_bar_is_sent_and_a_late_trade_revises_it(serve: Serve) ->
         revised = await reader.next("kline")
         assert (revised["high"], revised["revision"], revised["closed"]) == ("9", 1, True)
         assert revised["version"] > closed["version"]
+
+
+async def test_names_of_channels_that_there_are_not(serve: Serve) -> None:
+    async with serve() as (server, _), connect(f"{server.url}?caps=channels,details") as socket:
+        reader = Reader(socket)
+        await reader.next()
+        for wrong in (
+            *("token:0250", "token:49", "token:60001", "token:", "book:0", "book:101", "book:10"),
+            *("trades:", "x", "klines:", "klines:2h", "klines:1M"),
+        ):
+            answer = await reader.subscribe("DOGE", channels=["trades", wrong])
+            assert answer["rejected"] == [{"token": "DOGE", "code": "UNKNOWN_CHANNEL"}], wrong
+            assert wrong in (await reader.next("error"))["message"]
+        answer = await reader.subscribe("DOGE", action="unsubscribe", channels=["trades", "x"])
+        assert answer["channels"] == ["trades"]
 
 
 async def test_push_sends_a_value_when_it_changes(serve: Serve) -> None:

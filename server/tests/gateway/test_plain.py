@@ -150,6 +150,36 @@ async def test_the_open_bar_comes_at_once_and_is_conflated(serve: Serve) -> None
         assert [int(bar["close"]) for bar in bars] == sorted({int(bar["close"]) for bar in bars})
 
 
+async def test_a_bar_that_was_quiet_does_not_wait_for_one_that_is_busy(serve: Serve) -> None:
+    async with (
+        serve() as (server, source),
+        connect(url(server, "/ws/klines/DOGE/1h")) as busy,
+        connect(url(server, "/ws/klines/PEPE/1h")) as quiet,
+    ):
+        for client in (busy, quiet):
+            await receive(client, 1)
+        came: list[str] = []
+
+        async def note(client: ClientConnection) -> None:
+            while True:
+                (message,) = await receive(client, 1)
+                came.append(message["data"]["close"])
+
+        noting = [asyncio.create_task(note(client)) for client in (busy, quiet)]
+        source.trade("DOGE", "11")
+        while came != ["11"]:
+            await asyncio.sleep(0.005)
+        source.trade("DOGE", "12")  # is due 250 ms after the first
+        await asyncio.sleep(0.01)
+        source.trade("PEPE", "21")
+        while len(came) < 3:
+            await asyncio.sleep(0.005)
+        assert came == ["11", "21", "12"]
+        for task in noting:
+            task.cancel()
+        await asyncio.gather(*noting, return_exceptions=True)
+
+
 async def test_closed_bars_come_once_each_in_order_and_again_when_they_are_revised(serve: Serve) -> None:
     async with serve() as (server, source), connect(url(server, "/ws/klines/DOGE/1s")) as client:
         for second in range(30):

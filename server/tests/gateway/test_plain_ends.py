@@ -76,6 +76,27 @@ async def test_a_dead_reader_is_cut_and_the_others_lack_nothing(serve: Serve) ->
         await dead.close()
 
 
+async def test_a_reader_that_was_slow_for_a_while_gets_everything(serve: Serve) -> None:
+    async with serve(broadcast_channel_size=100_000) as (server, source):
+        peer = await RawPeer.connect(server.port, path=TRANSACTIONS)
+        transport: Any = peer.writer.transport
+        transport.pause_reading()
+        (room,) = server.streams.hub.rooms.values()
+        sent = 0
+        while not room.log_octets:
+            for _ in range(200):
+                sent += 1
+                source.trade("DOGE", str(sent))
+            await asyncio.sleep(0.005)
+        transport.resume_reading()
+        for number in range(sent):
+            assert (await peer.message())["data"]["price"] == str(number + 1)
+        assert room.log_octets == 0
+        source.trade("DOGE", "7")
+        assert (await peer.message())["data"]["price"] == "7"
+        await peer.close()
+
+
 async def test_a_setting_tells_how_far_a_client_may_lag(serve: Serve) -> None:
     assert load(environ={"BROADCAST_CHANNEL_SIZE": "77"}, env_file=os.devnull).broadcast_channel_size == 77
     async with serve(broadcast_channel_size=77) as (server, _):
@@ -138,13 +159,13 @@ async def test_shutdown_sends_what_is_pending_and_closes_1001(serve: Serve) -> N
     async with serve() as (server, source):
         clients = [await connect(url(server, "/ws/DOGE")) for _ in range(20)]
         source.trade("DOGE", "16")  # is sent at once …
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.001)
         source.trade("DOGE", "17")  # … and this would be sent soon
-        endings = [asyncio.create_task(last_words(client)) for client in clients]
-        await asyncio.sleep(0)
-    for messages, code in await asyncio.gather(*endings):
-        assert code == 1001
-        assert messages[-1]["price"] == 17
+        await asyncio.gather(server.streams.drain(0), *(one.wait_closed() for one in clients))
+        for client in clients:
+            messages, code = await last_words(client)
+            assert code == 1001
+            assert messages[-1]["price"] == 17
 
 
 async def test_the_closes_of_a_shutdown_are_spread_and_no_new_stream_opens(serve: Serve) -> None:
@@ -241,6 +262,22 @@ async def test_what_a_client_says_is_ignored_and_its_pings_are_answered(serve: S
         source.trade("DOGE", "5")
         assert (await peer.message())["price"] == 5
         assert server.streams.hub.stats.messages_in == 3
+        await peer.close()
+
+
+async def test_fragments_beyond_the_rate_are_no_protocol_error(serve: Serve) -> None:
+    async with serve() as (server, source):
+        peer = await RawPeer.connect(server.port, path="/ws/DOGE")
+        peer.write(frame(b"x") * 60 + frame(b"a", fin=False) + frame(b"b", CONT))
+        while server.streams.hub.stats.messages_in < 61:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # until a message is welcome again
+        peer.write(frame(b"y") + frame(b"z", PING))
+        answer = await peer.read()
+        assert answer is not None
+        assert (answer.opcode, answer.payload) == (PONG, b"z")
+        source.trade("DOGE", "5")
+        assert (await peer.message())["price"] == 5
         await peer.close()
 
 

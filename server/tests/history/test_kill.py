@@ -50,6 +50,8 @@ class Server:
                 self._drain = threading.Thread(target=self.process.stdout.read)
                 self._drain.start()
                 return
+        self.process.wait(30)
+        self.process.stdout.close()
         raise AssertionError(said)
 
     def get(self, path: str) -> Any:

@@ -1,6 +1,7 @@
 """Crashes at any point: what is stored and restored is what a market has that nothing ever happened to."""
 
 import asyncio
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,22 +13,28 @@ from hypothesis import strategies as st
 from tokenwire_server.market.bar import Bar
 from tokenwire_server.market.intervals import DEFAULT_INTERVALS, Interval
 from tokenwire_server.market.trades import Side, Trade
+from tokenwire_server.sources.tape import Tape
 
 from ..market.test_bars import BEGIN_MS, PLANS, lives
 from ..market.test_bars import Step as BarStep
+from ..sources.conftest import RecordingSink
 from .world import END_MS, SOURCE, Life, Sent, Step, scratch, unbroken
 
 TOKENS = ("venue:X", "venue:Y", "venue:Z")
 
 
 def spread(steps: list[BarStep]) -> list[Step]:
-    """The trades over several tokens, each with an id of its own."""
-    return [
-        step
-        if isinstance(step, int)
-        else Trade(TOKENS[n * n % 7 % 3], f"id-{n}", step.price, step.amount, step.side, step.time_ms)
-        for n, step in enumerate(steps)
-    ]
+    """The trades over several tokens, each with an id of its own, and the clock moves on after every one: it closes
+    what was over when it came, with a restart in between or without."""
+    clock_ms = 0
+    listed: list[Step] = []
+    for n, step in enumerate(steps):
+        if not isinstance(step, int):
+            address = TOKENS[n * n % 7 % 3]
+            listed.append(Trade(address, f"id-{n}", step.price, step.amount, step.side, step.time_ms))
+        clock_ms = max(clock_ms + 1, step if isinstance(step, int) else 0)
+        listed.append(clock_ms)
+    return listed
 
 
 async def live(
@@ -92,7 +99,7 @@ async def compare(life: Life, steps: list[Step], intervals: tuple[Interval, ...]
 
 @given(
     lives(),
-    st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["commit", "crash", "crash", "end"])), max_size=10),
+    st.lists(st.tuples(st.integers(0, 80), st.sampled_from(["commit", "crash", "crash", "end"])), max_size=10),
     st.sampled_from(PLANS),
     st.sampled_from([2, 5, 1_000]),
 )
@@ -104,7 +111,7 @@ def test_crashes_and_repetitions_leave_no_trace(
         asyncio.run(live(spread(steps), acts, intervals, history, folder))
 
 
-@given(lives(), st.integers(0, 120))
+@given(lives(), st.integers(0, 240))
 @settings(max_examples=30, deadline=None)
 def test_volumes_go_on_as_if_nothing_had_been(steps: list[BarStep], cut: int) -> None:
     async def run(listed: list[Step], folder: Path) -> None:
@@ -194,3 +201,30 @@ async def test_numbers_run_out_only_as_far_as_they_can_be_reserved(tmp_path: Pat
     assert running is not None
     assert running.trades == 9, "prices and bars go on"
     await life.end()
+
+
+@pytest.mark.tapes
+@pytest.mark.skipif(not os.environ.get("TOKENWIRE_TAPES"), reason="TOKENWIRE_TAPES names no folder of captured frames")
+async def test_a_captured_tape_in_pieces_is_what_duckdb_makes_of_it(tmp_path: Path) -> None:
+    path = f"{os.environ['TOKENWIRE_TAPES']}/binance-futures-2021-07-22.txt"
+    sink = RecordingSink()
+    await Tape(path, speed=0).run(sink)
+    steps: list[Step] = list(sink.all)
+    life = await Life(tmp_path, Sent(), DEFAULT_INTERVALS, 3).open()
+    for cut in range(0, len(steps), len(steps) // 7):
+        life.feed(steps, cut)
+        await life.recorder.settled()
+        life.feed(steps, cut + 5)
+        await life.crash()
+        life = await Life(tmp_path, Sent(), DEFAULT_INTERVALS, 3).open()
+    life.feed(steps, len(steps))
+    life.market.advance(SOURCE, 1 << 45)
+    await life.recorder.settled()
+    rows = set()
+    for token in life.market:
+        for bar in await life.history.bars(token.address, 60_000, 0, END_MS, END_MS):
+            sums = (bar.volume, bar.turnover, bar.buy_volume, bar.trades)
+            rows.add((token.address, bar.open_ms, bar.open, bar.high, bar.low, bar.close, *sums))
+    await life.end()
+    assert rows == by_duckdb([(trade.address, trade) for trade in sink.all])
+    assert rows

@@ -68,6 +68,8 @@ class Life:
 
     def feed(self, steps: Sequence[Step], until: int) -> None:
         """Everything from where it stands up to there, with nothing in between."""
+        if not self.market.event_now_ms(SOURCE):
+            self.market.advance(SOURCE, max((step for step in steps[: self.at] if isinstance(step, int)), default=0))
         for step in steps[self.at : until]:
             if isinstance(step, int):
                 self.market.advance(SOURCE, step)

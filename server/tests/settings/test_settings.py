@@ -82,6 +82,7 @@ def test_our_own_name_beats_an_alias_of_the_same_layer_only(tmp_path: Path) -> N
         ("DEXSCREENER_API_URL", "http://127.0.0.1:1", "dexscreener_api_url", "http://127.0.0.1:1"),
         ("JUPITER_API_URL", "https://lite-api.jup.ag", "jupiter_api_url", "https://lite-api.jup.ag"),
         ("JUPITER_API_URL", "https://token.jup.ag", "jupiter_api_url", "https://api.jup.ag"),
+        ("MAX_HISTORY", "250", "max_history", 250),
         ("JUPITER_API_KEY", "k", "jupiter_api_key", SecretStr("k")),
         ("SOL_PRICE_USD", "160.5", "sol_price_usd", Decimal("160.5")),
     ],

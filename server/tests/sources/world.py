@@ -80,7 +80,9 @@ class World:
         yield get
 
     @asynccontextmanager
-    async def collecting(self, profile: Profile, symbol: str, *, rest: bool = False) -> AsyncIterator[Exchange]:
+    async def collecting(
+        self, profile: Profile, symbol: str, *, rest: bool = False, position: str = ""
+    ) -> AsyncIterator[Exchange]:
         source = Exchange(
             profile,
             [symbol],
@@ -90,6 +92,8 @@ class World:
             rng=Random(1),
             http=self.http,
         )
+        if position:
+            source.resume(position)
         task = asyncio.create_task(source.run(self.sink))
         try:
             yield source

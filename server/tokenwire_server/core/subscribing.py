@@ -128,7 +128,8 @@ class Subscriber:
         else:
             self._unsubscribe(request, session, outcome)
         changes = self.follow(session, now)
-        return _replies(request, session, outcome), outcome.errors(), changes
+        known = [name for name in request.channels or () if name == _TOKEN or self._directory.channel(name) is not None]
+        return _replies(request, session, outcome, known), outcome.errors(), changes
 
     def follow(self, session: Session, now: int) -> list[SetData]:
         """Have the session hold what its sets hold now; what its client is to be told of them."""
@@ -353,7 +354,10 @@ def _let_go(topics: Iterable[Topic]) -> None:
             topic.on_idle()
 
 
-def _replies(request: SubscriptionRequest, session: Session, outcome: _Outcome) -> list[SubscriptionData]:
+def _replies(
+    request: SubscriptionRequest, session: Session, outcome: _Outcome, known: list[str]
+) -> list[SubscriptionData]:
+    """The answers; a success names the ``known`` ones of the request's channels."""
     details = session.grants.details
     accepted = _in_parts(list(outcome.accepted), details)
     refused = _in_parts(list(outcome.refused), details)
@@ -364,14 +368,14 @@ def _replies(request: SubscriptionRequest, session: Session, outcome: _Outcome) 
         ]
     request_id = UNSET if request.request_id is None else request.request_id
     active = held_count(session) if details else UNSET
-    channels = UNSET if request.channels is None else list(request.channels)
+    channels = known or UNSET
     replies: list[SubscriptionData] = [
         ExtendedSubscriptionData(request.action, tokens, "success", request_id, active=active, channels=channels)
         for tokens in accepted
     ]
     for names in refused:
         rejected = [Rejected(name, outcome.refused[name]) for name in names] if details else UNSET
-        replies.append(ExtendedSubscriptionData(request.action, names, "error", request_id, rejected, active, channels))
+        replies.append(ExtendedSubscriptionData(request.action, names, "error", request_id, rejected, active))
     return replies
 
 

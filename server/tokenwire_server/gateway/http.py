@@ -46,6 +46,7 @@ Answer = tuple[int, bytes, dict[str, str]]
 SOCKETIO_PATH: Final = "/socket.io/"
 RETRY_AFTER_S: Final = 5
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
+_STREAMS: Final = "/ws/"
 _DESCRIBED: Final = ("/api/", "/internal/", "/udf/", "/openapi.json", "/docs", "/asyncapi.json")
 _DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
@@ -117,10 +118,7 @@ class Answers:
 
     def upgrade_required(self) -> Answer:
         """The endpoint, asked without an upgrade."""
-        detail = (
-            f"this is a WebSocket endpoint: connect with a WebSocket client, e.g. wscat -c ws://HOST:PORT{ENDPOINT}"
-        )
-        return problem(426, detail, ENDPOINT, {"upgrade": "websocket", "connection": "upgrade"})
+        return _without_upgrade(ENDPOINT)
 
     def index(self, accept: str) -> Answer:
         """A live page for browsers, a list of what there is for everybody else."""
@@ -133,6 +131,9 @@ class Answers:
             "version": version("tokenwire"),
             "endpoints": {
                 ENDPOINT: "WebSocket: live token data",
+                "/ws/transactions/{symbol}": "WebSocket: every trade",
+                "/ws/klines/{symbol}/{interval}": "WebSocket: bars, the open one included",
+                "/ws/{symbol}": "WebSocket: every trade in plain numbers",
                 "/api/v1/klines/{symbol}": "bars: ?interval=1m&limit=100&from=&to=&fill=none",
                 "/api/klines/{symbol}": "the newest bars in plain numbers, for charts",
                 "/api/v1/trades/{symbol}": "trades by number: ?after=&before=&limit=100",
@@ -201,6 +202,8 @@ class HttpApp:
         # The middleware of the described application is the one place that knows about other origins.
         if method == "OPTIONS" or b"origin" in headers or (light is None and path.startswith(_DESCRIBED)):
             await self._pass_on(scope, receive, send)
+        elif light is None and path.startswith(_STREAMS):
+            await send_answer(send, method, _without_upgrade(path))
         elif light is None and path != "/":
             await send_answer(send, method, problem(404, "there is nothing here; GET / lists what there is", path))
         elif method not in READ_METHODS:
@@ -236,6 +239,11 @@ class HttpApp:
         from tokenwire_server.gateway.rest import build_rest  # noqa: PLC0415 - see above
 
         return build_rest(self._answers, self._settings, self._directory, self._intake)
+
+
+def _without_upgrade(path: str) -> Answer:
+    detail = f"this is a WebSocket endpoint: connect with a WebSocket client, e.g. wscat -c ws://HOST:PORT{path}"
+    return problem(426, detail, path, {"upgrade": "websocket", "connection": "upgrade"})
 
 
 def _socketio_polling(path: str) -> Answer:

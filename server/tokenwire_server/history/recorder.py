@@ -104,6 +104,7 @@ class Recorder:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(storing, LAST_COMMIT_S)
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._refuse(self._waiters, "the server is shutting down")
         left = [*self._stuck, self.builder.waiting()]
         self.lost_trades = sum(len(trades) for batch in left for trades in batch.trades.values())
         if self._stuck:
@@ -223,7 +224,9 @@ class Recorder:
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
-        if self._failure is None:
+        was_well = self._failure is None
+        self._failure = str(error) or repr(error)
+        if was_well:
             defect = False if isinstance(error, HistoryError | OSError) else error
             _log.error("history failing", reason=str(error), exc_info=defect)
             # Somebody may wait for what was applied up to now: it must not be given up.
@@ -232,7 +235,6 @@ class Recorder:
                 self._stuck.append(batch)
         else:
             self._retry_s = min(2 * self._retry_s, MAX_RETRY_INTERVAL_S)
-        self._failure = str(error) or repr(error)
 
     @staticmethod
     def _refuse(waiters: Sequence["asyncio.Future[None]"], reason: str) -> None:

@@ -115,6 +115,7 @@ def build_sources(settings: Settings) -> list[Source]:
             seed=settings.seed,
             scenario=settings.simulator_scenario,
             rate=settings.simulator_rate * DEFAULT_RATE,
+            tape_speed=settings.tape_speed,
             name=name,
         )
         if source is not None:

@@ -49,6 +49,10 @@ class Continuity:
         """What comes from now on comes over another connection."""
         self._connection += 1
 
+    def resume(self, symbol: str, number: int, trade_id: str, time_ms: int) -> None:
+        """The newest trade of a symbol as an earlier process knew it."""
+        self._newest[symbol] = _Mark(number, trade_id, time_ms, self._connection - 1)
+
     def observe(self, item: VenueTrade) -> Hole | None:
         """Note a trade; the hole before it. Repeated and older numbers are never a hole."""
         trade = item.trade

@@ -25,8 +25,10 @@ from tokenwire_server.sources.exchange_socket import Conversation, ExchangeSocke
 from tokenwire_server.sources.frames import FormatError, Ignored, Reply, Shutdown, TradesFrame, VenueTrade
 from tokenwire_server.sources.holds import Holds
 from tokenwire_server.sources.http_get import HttpGet, http_client
+from tokenwire_server.sources.positions import Positions, read_positions
 from tokenwire_server.sources.profile import Profile
 from tokenwire_server.sources.reconnection import Reconnection
+from tokenwire_server.sources.recording_tap import FrameTap
 from tokenwire_server.sources.refill import Refill
 from tokenwire_server.sources.retry_after import retry_after_s
 
@@ -82,6 +84,7 @@ class Exchange:
         self._http = http
         self._wanted = frozenset(self._symbols)
         self._continuity = Continuity()
+        self._positions = Positions()
         self._holds = Holds(MAX_HOLD_S, MAX_HELD_TRADES)
         self._holes: asyncio.Queue[Hole] = asyncio.Queue(MAX_QUEUED_HOLES)
         self._filling: Hole | None = None
@@ -89,6 +92,7 @@ class Exchange:
         self._event_clock = EventClock()
         self._next_request = 1
         self._talk: Conversation | None = None
+        self._tap: FrameTap | None = None
         self.frames = 0
         self.ignored = 0
         self.gaps = 0
@@ -105,6 +109,19 @@ class Exchange:
     def cadence_ms(self) -> int:
         """A living connection has a sign of life this often, and the clock is told then."""
         return CADENCE_MS
+
+    @property
+    def frame_format(self) -> str:
+        """Whose normaliser reads the frames."""
+        return self._profile.kind
+
+    def use_tap(self, tap: FrameTap) -> None:
+        """Tell this of every frame, before it is read, and of fetched trades."""
+        self._tap = tap
+
+    def resume(self, position: str) -> None:
+        """Go on behind what an earlier process delivered: what came since is a hole, found with the next trade."""
+        self._positions.resume(read_positions(position, self._symbols), self._continuity)
 
     async def run(self, sink: Sink) -> None:
         """Deliver until cancelled; reconnects by itself, for ever."""
@@ -185,6 +202,7 @@ class Exchange:
     def _watch(self, silent_ms: float, sink: Sink) -> None:
         if silent_ms <= CADENCE_MS:
             self._tell_clock(sink)
+        self._tell_position(sink)
         age_s = 0.0 if self._talk is None else asyncio.get_running_loop().time() - self._talk.begun_s
         if self._reconnection.lived(age_s):
             sink.state(self._name, SourceState.LIVE, "circuit closed")
@@ -193,6 +211,8 @@ class Exchange:
 
     def _receive(self, text: str | bytes, sink: Sink) -> None:
         self.frames += 1
+        if self._tap is not None:
+            self._tap.frame(text)
         try:
             frame = self._profile.parse(text)
         except FormatError as error:
@@ -225,11 +245,19 @@ class Exchange:
         self._deliver(passed, sink)
 
     def _deliver(self, items: Iterable[VenueTrade], sink: Sink) -> None:
-        trades: list[Trade] = [item.trade for item in items]
+        delivered = list(items)
+        trades: list[Trade] = [item.trade for item in delivered]
         if trades:
             # Told before the trades: they are judged against this clock, which may have stood still for hours.
             self._tell_clock(sink)
             sink.trades(self._name, trades)
+            self._positions.delivered(delivered)
+            self._tell_position(sink)
+
+    def _tell_position(self, sink: Sink) -> None:
+        position = self._positions.due(asyncio.get_running_loop().time())
+        if position is not None:
+            sink.offset(self._name, position)
 
     def _tell_clock(self, sink: Sink) -> None:
         event_ms = self._event_clock.due(self._clock())
@@ -251,6 +279,7 @@ class Exchange:
             self._lost(hole, hole.size, sink)
             return
         self._holds.open(hole, asyncio.get_running_loop().time())
+        self._positions.opened(hole.symbol)
         self._holes.put_nowait(hole)
 
     def _lost(self, hole: Hole, missed: int, sink: Sink) -> None:
@@ -263,11 +292,15 @@ class Exchange:
             filled = await refill.fill(hole)
             self._filling = None
             self.backfilled += len(filled.trades)
+            if self._tap is not None and filled.trades:
+                self._tap.fetched([item.trade for item in filled.trades])
             if filled.problem and not filled.complete:
                 sink.rejected(self._name, "backfill_failed", ascii(filled.problem)[1:-1])
             if not filled.complete:
                 self._lost(hole, filled.missed, sink)
             self._deliver(self._holds.settle(hole, filled.trades), sink)
+            self._positions.settled(hole.symbol)
+            self._tell_position(sink)
 
     async def _end_holds(self, sink: Sink) -> None:
         loop = asyncio.get_running_loop()

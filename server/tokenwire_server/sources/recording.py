@@ -7,7 +7,7 @@ no frame tells: tokens, its event clock, holes, and trades that were fetched. Of
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
@@ -16,8 +16,11 @@ from tokenwire_server.sources import recording_events as events
 from tokenwire_server.sources.recording_tap import Framed
 from tokenwire_server.sources.tape_file import MAX_LINE_BYTES
 from tokenwire_server.sources.tape_writer import TapeWriteError, TapeWriter
+from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["Recording", "wall_us"]
+
+_log = get_log(__name__)
 
 MAX_ITEMS_PER_LINE: Final = 200
 CLOCK_INTERVAL_MS: Final = 1_000  # of a clock that moves on without trades
@@ -167,12 +170,14 @@ class Recording:
         if source in self._formats:
             self._write_clock(source, None if self._frame is None else self._frame[1])
         elif is_due and source in self._clocks_written:
+            self._write_frame()
             self._write_clock(source)
 
     def rejected(self, source: str, reason: str, detail: str) -> None:
         """Count; write it, unless the frames show it again."""
         self.rejected_by_reason[reason] += 1
         if source not in self._formats:
+            self._write_frame()
             self._put(events.Rejected(source, reason, detail))
 
     def gap(self, source: str, token: str, missed: int) -> None:
@@ -182,8 +187,10 @@ class Recording:
         self._put(events.Gap(source, token, missed))
 
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
-        """Remember the state: a tape has one of its own."""
+        """Remember the state, and tell of it: a tape has one of its own."""
         self.states[source] = state
+        tell = _log.warning if state in (SourceState.RECONNECTING, SourceState.FAILED) else _log.info
+        tell("source state", source=source, state=state, **({"detail": detail} if detail else {}))
 
     def offset(self, source: str, position: str) -> None:
         """Of no use: a tape has its own."""
@@ -206,27 +213,30 @@ class Recording:
             self._write_some(source, items[at : at + MAX_ITEMS_PER_LINE])
 
     def _write_some(self, source: str, items: Sequence[T]) -> None:
-        text = events.event_text(self._event(source, items))
+        event = self._event(source, items)
+        text = events.event_text(event)
         if len(text) <= MAX_TEXT_BYTES:
             self._put_text(text)
         elif len(items) == 1:
             self.unwritable += 1
         else:
+            if isinstance(event, events.Trades) and event.clock_ms is not None:
+                self._clocks[source] = event.clock_ms
             middle = len(items) // 2
             self._write_some(source, items[:middle])
             self._write_some(source, items[middle:])
 
-    def _event(self, source: str, items: Sequence[T]) -> events.Event:
+    def _event(self, source: str, items: Sequence[Any]) -> events.Event:
         first = items[0]
         if isinstance(first, Trade):
             clock_ms = self._clocks.pop(source, None)
             if clock_ms is not None:
                 self._clocks_written[source] = clock_ms
-            return events.Trades(source, tuple(items), clock_ms)  # type: ignore[arg-type]
+            return events.Trades(source, tuple(items), clock_ms)
         if isinstance(first, TokenInfo):
-            return events.Tokens(source, tuple(items))  # type: ignore[arg-type]
+            return events.Tokens(source, tuple(items))
         self._write_clock(source)
-        return events.Values(source, tuple(items))  # type: ignore[arg-type]
+        return events.Values(source, tuple(items))
 
     def _write_clock(self, source: str, time_us: int | None = None) -> None:
         clock_ms = self._clocks.pop(source, None)

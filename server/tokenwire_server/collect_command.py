@@ -1,0 +1,250 @@
+"""What ``tokenwire-server collect`` does: sources into the history, without a gateway for clients."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from tokenwire_server.command_progress import counted, stopping
+from tokenwire_server.core.plain_hub import PlainConfig
+from tokenwire_server.errors import UserError
+from tokenwire_server.gateway.endpoint import Endpoint
+from tokenwire_server.gateway.http import Answer, Answers, problem
+from tokenwire_server.gateway.plain_streams import PlainStreams
+from tokenwire_server.history.recorder import HistoryState
+from tokenwire_server.history.service import DataDirectory
+from tokenwire_server.instruments import build_instruments
+from tokenwire_server.market.bars import BarPlan
+from tokenwire_server.market.intervals import parse_intervals
+from tokenwire_server.pipeline import Pipeline
+from tokenwire_server.ports import Resumable, Source, SourceState
+from tokenwire_server.preflight import bind_socket
+from tokenwire_server.settings import Settings
+from tokenwire_server.source_spec import EXCHANGES
+from tokenwire_server.telemetry.logs import get_log
+
+__all__ = ["CollectRequest", "CollectSummary", "attach", "build_pipeline", "collect", "exchange_source", "serve_health"]
+
+_log = get_log(__name__)
+
+REPORT_INTERVAL_S: Final = 10.0
+HTTP_SHUTDOWN_S: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectRequest:
+    """Where to keep what is collected; ``health_port`` is where to answer for it (None: nowhere, 0: any free one)."""
+
+    data: Path
+    health_port: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectSummary:
+    """What was collected; ``lost_trades`` of them are not stored. ``is_failed``: no source could go on."""
+
+    trades: int
+    values: int
+    tokens: int
+    rejected: int
+    seconds: float
+    lost_trades: int = 0
+    is_failed: bool = False
+
+
+def exchange_source(exchange: str | None, symbols: str | None) -> list[str]:
+    """``--exchange binance --symbols BTCUSDT,ETHUSDT`` as the source that it means; nothing for neither.
+
+    Raises:
+        UserError: one stands without the other, or the exchange is not known.
+    """
+    if exchange is None and symbols is None:
+        return []
+    if not exchange or not symbols:
+        raise UserError("--exchange and --symbols go together: --exchange binance --symbols BTCUSDT,ETHUSDT")
+    kind = exchange.strip().lower()
+    known = [name for name in EXCHANGES if name != "ccxt"]
+    if kind not in known:
+        raise UserError(
+            f"--exchange: {exchange!r} is none of {', '.join(known)}; others: --source ccxt:EXCHANGE:SYMBOL"
+        )
+    return [f"{kind}:{symbols.strip()}"]
+
+
+def build_pipeline(
+    settings: Settings,
+    kept: DataDirectory | None,
+    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> Pipeline:
+    """A pipeline that nobody listens to; its versions go on where those of the history ended. ``wall_ms`` is Unix
+    time."""
+    loop = asyncio.get_running_loop()
+    return Pipeline(
+        settings.max_tokens,
+        lambda: int(loop.time() * 1_000),
+        wall_ms,
+        stream=None if kept is None else kept.beginning.stream,
+        version_floor=0 if kept is None else kept.beginning.version,
+        bar_plan=BarPlan(parse_intervals(settings.bar_intervals), settings.max_history),
+    )
+
+
+async def attach(pipeline: Pipeline, sources: Sequence[Source], kept: DataDirectory) -> None:
+    """Be where the process before ended, and have everything from here on stored.
+
+    Raises:
+        UserError: the history can't be read.
+    """
+    recorder, pages = await kept.attach(pipeline.market, {source.name for source in sources})
+    pipeline.keep(recorder, pages)
+    for source in sources:
+        position = kept.beginning.offsets.get(source.name)
+        if position is not None and isinstance(source, Resumable):
+            source.resume(position)
+    _log.info("history restored", tokens=len(pipeline.market), trades=kept.beginning.numbered)
+
+
+async def collect(
+    settings: Settings,
+    sources: Sequence[Source],
+    request: CollectRequest,
+    announce: Callable[[str], None] = lambda _: None,
+) -> CollectSummary:
+    """Collect until Ctrl-C or SIGTERM, the end of the time, or the end of all sources; everything is stored then.
+
+    ``announce`` is told the URL of the health port, or an empty text, when collecting has begun.
+
+    Raises:
+        UserError: the data directory or the port can't be used.
+    """
+    begun_s = time.monotonic()
+    kept = await DataDirectory.open(request.data, settings.retention)
+    try:
+        pipeline = build_pipeline(settings, kept)
+        await attach(pipeline, sources, kept)
+        endpoint = Endpoint(pipeline.hub, settings.update_interval_s, settings.origin_allowed)
+        endpoint.before_tick = pipeline.tick_callbacks
+        metrics = build_instruments(
+            pipeline, endpoint, PlainStreams(endpoint, pipeline, PlainConfig()).hub, settings.otlp_endpoint
+        )
+        endpoint.start()
+        try:
+            answers = Answers(pipeline, metrics.exposition)
+            with stopping() as stop:
+                async with serve_health(answers, settings.host, request.health_port) as url:
+                    announce(url)
+                    await _feed(sources, pipeline, stop, request.duration_s)
+        finally:
+            endpoint.stop()
+            metrics.shutdown()
+    finally:
+        await kept.close()
+    recorder = pipeline.recorder
+    assert recorder is not None
+    states = [pipeline.states[source.name] for source in sources]
+    return CollectSummary(
+        trades=pipeline.market.trades,
+        values=pipeline.market.stated,
+        tokens=len(pipeline.market),
+        rejected=sum(pipeline.rejections.values()),
+        seconds=time.monotonic() - begun_s,
+        lost_trades=recorder.lost_trades + recorder.builder.given_up_trades + recorder.unnumbered,
+        is_failed=all(state is SourceState.FAILED for state in states),
+    )
+
+
+async def _feed(sources: Sequence[Source], pipeline: Pipeline, stop: asyncio.Event, duration_s: float | None) -> None:
+    for source in sources:
+        pipeline.add_source(source)
+    feeding = [asyncio.create_task(_run(source, pipeline), name=source.name) for source in sources]
+    reporting = asyncio.create_task(_report(pipeline), name="report")
+    stopped = asyncio.create_task(stop.wait())
+    ended = asyncio.create_task(asyncio.wait(feeding))
+    try:
+        await asyncio.wait((stopped, ended), timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (*feeding, reporting, stopped, ended):
+            task.cancel()
+        await asyncio.gather(*feeding, reporting, stopped, ended, return_exceptions=True)
+
+
+async def _run(source: Source, pipeline: Pipeline) -> None:
+    """Run one source; a defect in it must not end the others, but is never silent."""
+    try:
+        await source.run(pipeline)
+    except Exception as error:  # whatever it is, the others go on
+        pipeline.state(source.name, SourceState.FAILED, repr(error))
+        _log.error("source failed", exc_info=error, source=source.name)
+
+
+async def _report(pipeline: Pipeline) -> None:
+    market = pipeline.market
+    before = 0
+    while True:
+        await asyncio.sleep(REPORT_INTERVAL_S)
+        taken = market.trades + market.stated
+        history = pipeline.history_status()
+        fields: dict[str, object] = {
+            "trades": market.trades,
+            "per_second": round((taken - before) / REPORT_INTERVAL_S),
+            "tokens": len(market),
+        }
+        if market.stated:
+            fields["values"] = market.stated
+        if pipeline.rejections:
+            fields["rejected"] = counted({reason: count for (_, reason), count in pipeline.rejections.items()})
+        if pipeline.recorder is not None:
+            fields["waiting"] = pipeline.recorder.builder.rows
+        if history is not None and history.state is not HistoryState.OK:
+            fields |= {"history": str(history.state), "reason": history.reason}
+        _log.info("collecting", **fields)
+        before = taken
+
+
+@asynccontextmanager
+async def serve_health(answers: Answers, host: str, port: int | None) -> AsyncIterator[str]:
+    """Answer ``/health``, ``/ready`` and ``/metrics`` within the block, which gets the URL; without a port, nothing.
+
+    Raises:
+        UserError: the port can't be had.
+    """
+    if port is None:
+        yield ""
+        return
+    paths: dict[str, Callable[[], Answer]] = {
+        "/health": answers.health,
+        "/ready": answers.ready,
+        "/metrics": answers.metrics,
+    }
+
+    async def answer(request: web.Request) -> web.Response:
+        light = paths.get(request.path)
+        if light is None:
+            found = problem(404, f"there is nothing here but {', '.join(paths)}", request.path)
+        elif request.method not in ("GET", "HEAD"):
+            found = problem(
+                405, f"{request.method} is not possible here; use GET", request.path, {"allow": "GET, HEAD"}
+            )
+        else:
+            found = light()
+        status, body, headers = found
+        return web.Response(status=status, body=body, headers=headers)
+
+    listener = bind_socket(host, port)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{listener.getsockname()[1]}/"
+    finally:
+        await runner.cleanup()
+        listener.close()
