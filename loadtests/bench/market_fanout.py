@@ -43,8 +43,6 @@ FORMS: Final = (
          "/ws/transactions/{symbol}: a message a trade, those of 40 ms in one write"),
 )  # fmt: skip
 _WATCHERS: Final = 10
-_WARM_S: Final = 1.0
-_LEAD_S: Final = 1.0
 _SLACK: Final = 2
 """Writes of a connection that may lie on either side of the window's ends."""
 _TICK_NS: Final = 50_000_000
@@ -57,6 +55,8 @@ class FanoutLoad:
     subscribers: int = 1000
     rate: float = 100.0
     seconds: float = 5.0
+    warm_s: float = 1.0
+    """Before anything is measured, each time."""
 
 
 def fanout_rows(load: FanoutLoad) -> list[MarketRow]:
@@ -91,15 +91,15 @@ def _ours(form: Form, load: FanoutLoad, what: str) -> tuple[MarketRow, float, fl
         server = cast.python("the server", market_server.command(port, tokens=1, rate=load.rate))
         first_ns = told(server, ("listening", "trades"))["trades"]
         pids = tree(server.pid)
-        time.sleep(_WARM_S)
-        idle = _cpu_rate(pids, _WARM_S)
+        time.sleep(load.warm_s)
+        idle = _cpu_rate(pids, load.warm_s)
         before = rss_bytes(pids)
         sink = _sink(cast, port, form.path, form.subscribe, readers, Path(name))
         words = ["-m", "loadtests.bench.market_watcher", "--port", str(port), "--path", form.path]
         words += ["--clients", str(watchers), "--subscribe", form.subscribe]
         watcher = cast.python("the watcher", words, reads=True)
         told(watcher, ("ready",))
-        begin_ns = time.monotonic_ns() + int(_LEAD_S * 1e9)
+        begin_ns = time.monotonic_ns() + int(load.warm_s * 1e9)
         end_ns = _measure(sink, begin_ns, load.seconds)
         watcher.tell(f"measure {first_ns} {load.rate} {begin_ns} {end_ns}")
         busy = _window_cpu(pids, begin_ns, end_ns)
@@ -135,7 +135,7 @@ def _floor(label: str, note: str, load: FanoutLoad, writes: float, octets: float
         floor = cast.program("floor", {**options, "--frames": 1})
         told(floor, ("listening", "grid"))
         sink = _sink(cast, port, "/", "", load.subscribers, Path(name))
-        begin_ns = time.monotonic_ns() + int(_LEAD_S * 1e9)
+        begin_ns = time.monotonic_ns() + int(load.warm_s * 1e9)
         end_ns = _measure(sink, begin_ns, load.seconds)
         busy = _window_cpu(tree(floor.pid), begin_ns, end_ns)
         result = event(sink, "result", 10)

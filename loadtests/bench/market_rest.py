@@ -29,8 +29,7 @@ CONNECTIONS: Final = 16
 TOKENS: Final = 100
 MINUTES: Final = 130
 TRADES_PER_S: Final = 100.0
-_W2_WARM_TICKS: Final = 6
-_LEAD_S: Final = 0.5
+_LEAD_S: Final = 0.2
 _FLOOR: Final = "/health"
 
 
@@ -42,6 +41,7 @@ class RestLoad:
     rate: float = 500.0
     sockets: int = 1000
     minutes: int = MINUTES
+    warm_ticks: int = 6  # of W2, until the windows of its compression are full
 
 
 def rest_rows(load: RestLoad) -> list[MarketRow]:
@@ -87,7 +87,7 @@ def _row(label: str, family: str, load: RestLoad, targets: Sequence[str], what: 
         for target in (*targets, ""):
             client.tell(target)
         told(client, ("ready",), 60)
-        first_ns = _begin(said["grid"], shape, warm=sink is not None)
+        first_ns = _begin(said["grid"], shape, load.warm_ticks if sink is not None else 0)
         if sink is not None:
             ticks = int(load.seconds * shape.ticks_per_s)
             sink.tell(f"measure {first_ns} {shape.interval_ms * 1_000_000} {ticks}")
@@ -121,10 +121,10 @@ def _sink(cast: Cast, port: int, shape: Shape, workload: Workload, folder: Path)
     return sink
 
 
-def _begin(grid_ns: int, shape: Shape, *, warm: bool) -> int:
-    """A tick some time ahead: windows of the compressor are full by then."""
+def _begin(grid_ns: int, shape: Shape, ticks: int) -> int:
+    """The instant of a tick, so many ticks ahead."""
     interval_ns = shape.interval_ms * 1_000_000
-    ahead_ns = _W2_WARM_TICKS * interval_ns if warm else int(_LEAD_S * 1e9)
+    ahead_ns = ticks * interval_ns + int(_LEAD_S * 1e9)
     return grid_ns + ((time.monotonic_ns() + ahead_ns - grid_ns) // interval_ns + 1) * interval_ns
 
 

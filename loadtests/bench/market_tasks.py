@@ -127,8 +127,8 @@ MARKET_TASKS: Final[Mapping[str, MarketTask]] = {
         ),
         MarketTask(
             "M2", "REST at 500 requests a second while W2 runs",
-            {"tiny": RestLoad(0.5, 100, 20, 101), "daily": RestLoad(), "full": RestLoad(seconds=20.0)},
-            {"tiny": 15, "daily": 26, "full": 45}, rest_rows,
+            {"tiny": RestLoad(0.5, 100, 20, 101, 1), "daily": RestLoad(), "full": RestLoad(seconds=20.0)},
+            {"tiny": 8, "daily": 26, "full": 45}, rest_rows,
         ),
         MarketTask(
             "M3", "SQLite at 20,000 trades a second",
@@ -143,8 +143,8 @@ MARKET_TASKS: Final[Mapping[str, MarketTask]] = {
         ),
         MarketTask(
             "M5", "one token's trades to 1000 connections",
-            {"tiny": FanoutLoad(20, 50, 0.5), "daily": FanoutLoad(seconds=3.0), "full": FanoutLoad(seconds=15.0)},
-            {"tiny": 20, "daily": 27, "full": 75}, fanout_rows,
+            {"tiny": FanoutLoad(20, 50, 0.5, 0.2), "daily": FanoutLoad(seconds=3.0), "full": FanoutLoad(seconds=15.0)},
+            {"tiny": 8, "daily": 27, "full": 75}, fanout_rows,
         ),
     )
 }  # fmt: skip

@@ -36,6 +36,7 @@ class ReplaySummary:
     bars: Counter[str] = field(default_factory=Counter)
     corrected: int = 0
     duplicates: int = 0
+    late: int = 0
     set_aside: Mapping[str, int] = field(default_factory=dict)
     rejected: Mapping[str, int] = field(default_factory=dict)
     doubts: Mapping[str, int] = field(default_factory=dict)
@@ -108,8 +109,9 @@ async def _play(tape: Tape, pipeline: Pipeline, summary: ReplaySummary, *, quiet
     summary.tape_seconds = tape.played_ms / 1_000
     summary.trades, summary.values, summary.tokens = market.trades, market.stated, len(market)
     summary.duplicates = market.duplicates
+    summary.late = market.late
     summary.set_aside = _counts(
-        {"late": market.late, "unknown_token": market.unknown, "foreign_token": market.foreign, "mixed": market.mixed}
+        {"unknown_token": market.unknown, "foreign_token": market.foreign, "mixed_kind": market.mixed}
     )
     summary.rejected = _counts({reason: count for (_, reason), count in pipeline.rejections.items()})
     summary.doubts = _counts({doubt: count for (_, doubt), count in pipeline.doubts.items()})
@@ -142,7 +144,8 @@ def print_replay(summary: ReplaySummary) -> None:
         "tokens": f"{summary.tokens:,}",
         "bars closed": f"{bars}; {summary.corrected:,} corrections",
         "duplicates": f"{summary.duplicates:,}",
-        "late, set aside": counted(summary.set_aside),
+        "late": f"{summary.late:,}",
+        "set aside": counted(summary.set_aside) if summary.set_aside else "",
         "rejected": counted(summary.rejected),
         "in doubt": counted(summary.doubts) if summary.doubts else "",
         "holes": f"{summary.gaps:,}, {summary.missed:,} trades in them" if summary.gaps else "",
@@ -151,7 +154,7 @@ def print_replay(summary: ReplaySummary) -> None:
     out = Console(soft_wrap=True, highlight=False, markup=False)
     for name, text in rows.items():
         if text:
-            out.print(f"{name + ':':<17}{text}")
+            out.print(f"{name + ':':<14}{text}")
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if summary.skipped_lines:
         errors.print(f"the history had {summary.skipped_lines:,} lines of this tape already: they were left out")

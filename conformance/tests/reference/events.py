@@ -43,7 +43,7 @@ class Events:
             session.progress.pop((address, channel), None)
             return
         newest = self._number(address, now_ms, session)
-        if after is not None and after <= newest:
+        if isinstance(after, int) and after <= newest:
             session.progress[address, channel] = max(0, after - ("after_off_by_one" in session.faults))
         else:
             session.progress.setdefault((address, channel), newest)

@@ -34,24 +34,24 @@ STRICT_ONLY: Final = frozenset(
 
 EXTENDED_ONLY: Final = frozenset(
     """
-    ack_answered ack_ignored active_counts_tokens after_ignored after_of_any_stream after_of_any_type
-    after_off_by_one after_unordered answer_without_channels bar_never_closed book_crossed book_stale_missing
-    book_too_deep book_too_often book_unsorted book_version_stands closed_false closed_missing closing_keeps_version
-    large_set_traded late_bar_keeps_version no_bar_on_subscribing push_in_batches push_once push_replaces_token
-    push_too_often push_with_the_interval set_change_untold set_counts_members set_gone_goes_on set_members_untold
-    set_of_symbols set_size_missing set_takes_its_own set_values_first trades_conflated_for_slow
-    trades_lost_while_away unknown_channel_left_out unknown_channel_other_code unknown_set_accepted ack_of_any_type ack_out_of_range_silent active_counts_request attempt_counts_for_ever
-    attempt_ignored bars_too_often batch_entries_lack_volume batch_grant_ignored batch_repeats_first
-    capabilities_list_more caps_change_ignored channels_taken_in_part close_keeps_session deflate_besides_zstd
-    echo_missing error_details_missing figures_missing gap_missing heartbeat_extra_field heartbeat_never
-    heartbeat_numbered known_ignored known_means_none known_of_any_stream known_of_any_type
-    lost_position_loses_subscriptions numbers_while_detached reason_own rejected_missing replay_backwards_served
+    ack_answered ack_ignored ack_of_any_type ack_out_of_range_silent active_counts_request active_counts_tokens
+    after_ignored after_of_any_stream after_of_any_type after_off_by_one after_unordered answer_without_channels
+    attempt_counts_for_ever attempt_ignored bar_never_closed bars_too_often batch_entries_lack_volume
+    batch_grant_ignored batch_repeats_first book_crossed book_stale_missing book_too_deep book_too_often
+    book_unsorted book_version_stands capabilities_list_more caps_change_ignored channels_taken_in_part
+    close_keeps_session closed_false closed_missing closing_keeps_version deflate_besides_zstd echo_missing
+    error_details_missing figures_missing gap_missing heartbeat_extra_field heartbeat_never heartbeat_numbered
+    known_ignored known_means_none known_of_any_stream known_of_any_type large_set_traded late_bar_keeps_version
+    lost_position_loses_subscriptions no_bar_on_subscribing numbers_while_detached push_in_batches push_once
+    push_replaces_token push_too_often push_with_the_interval reason_own rejected_missing replay_backwards_served
     replay_changes_timestamps replay_ignored replay_leaves_out_answers replay_of_future_ignored request_id_missing
-    resume_failure_untold resume_never resume_off_by_one resume_renumbers secret_short side_lower_case
-    socket_caps_kept source_time_in_seconds takeover_leaves_old_open trades_with_holes unknown_channel_passes
-    unsubscribe_means_token version_falls violation_keeps_session zstd_cut_elsewhere
-    zstd_first_continues zstd_flag_always_begins zstd_huge_window zstd_packed_length zstd_sends_text zstd_small_binary
-    zstd_socket_continues zstd_unflushed
+    resume_failure_untold resume_never resume_off_by_one resume_renumbers secret_short set_change_untold
+    set_counts_members set_gone_goes_on set_members_untold set_of_symbols set_size_missing set_takes_its_own
+    set_values_first side_lower_case socket_caps_kept source_time_in_seconds takeover_leaves_old_open
+    trades_conflated_for_slow trades_lost_while_away trades_with_holes unknown_channel_left_out
+    unknown_channel_other_code unknown_channel_passes unknown_set_accepted unsubscribe_means_token version_falls
+    violation_keeps_session zstd_cut_elsewhere zstd_first_continues zstd_flag_always_begins zstd_huge_window
+    zstd_packed_length zstd_sends_text zstd_small_binary zstd_socket_continues zstd_unflushed
     """.split()  # noqa: SIM905
 )
 """Made only on connections with capabilities: cases that use none cannot see them."""

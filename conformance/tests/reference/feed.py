@@ -44,8 +44,7 @@ class Feed:
             if "updates_to_everyone" in faults and connection is not None:
                 for other in self._server.connections:
                     connection.haunted.update(dict.fromkeys(other.session.held))
-            if session.sets:
-                self._server.follow(session)
+            self._server.follow(session)
             if "updates_for_all" in faults and session.held:
                 session.want(self._server.market.names[-1])
             session.want_all()

@@ -14,7 +14,8 @@ __all__ = ["PROTOCOL", "Refusal", "Request", "error_data", "parse", "serve_subsc
 PROTOCOL: Final = frozenset({"INVALID_JSON", "INVALID_MESSAGE", "UNKNOWN_TYPE", "INVALID_ACTION", "BATCH_LIMIT"})
 _CATEGORIES: Final = {
     "INVALID_TOKEN": "subscription", "TOKEN_NOT_FOUND": "subscription", "SUBSCRIPTION_LIMIT": "subscription",
-    "BATCH_LIMIT": "subscription", "UNKNOWN_CHANNEL": "subscription", "SEQUENCE_GAP": "delivery", "RESUME_FAILED": "delivery",
+    "BATCH_LIMIT": "subscription", "UNKNOWN_CHANNEL": "subscription", "SEQUENCE_GAP": "delivery",
+    "RESUME_FAILED": "delivery",
     "ACK_OUT_OF_RANGE": "delivery", "REPLAY_UNAVAILABLE": "delivery", "SLOW_CONSUMER": "delivery",
     "RATE_LIMITED": "limit", "MAX_CONNECTIONS": "limit", "UPSTREAM_STALE": "upstream",
 }  # fmt: skip
@@ -242,9 +243,9 @@ def _take(connection: "Connection", name: str, channels: list[str]) -> str | Non
     if "again_refused" in faults and name in session.held:
         return "INVALID_TOKEN"
     missing = [channel for channel in channels if not server.events.has(name, channel)]
-    if missing and "unknown_channel_passes" not in faults:
-        if "unknown_channel_left_out" not in faults or len(missing) == len(channels):
-            return "INVALID_TOKEN" if "unknown_channel_other_code" in faults else "UNKNOWN_CHANNEL"
+    is_left_out = "unknown_channel_left_out" in faults and len(missing) < len(channels)
+    if missing and not is_left_out and "unknown_channel_passes" not in faults:
+        return "INVALID_TOKEN" if "unknown_channel_other_code" in faults else "UNKNOWN_CHANNEL"
     channels = [channel for channel in channels if channel not in missing]
     new = [channel for channel in channels if not session.has(name, channel)]
     limit = connection.limit

@@ -27,8 +27,8 @@ CLOCKS_MS: Final = 100
 _GAP_MS: Final = 250
 _SLACK_MS: Final = 50
 _MAX_NAMED: Final = 1_000
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
-_DECIMAL: Final = re.compile(r"\d+(\.\d+)?")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", re.ASCII)
+_DECIMAL: Final = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _BAR_PRICES: Final = ("open", "high", "low", "close")
 
 

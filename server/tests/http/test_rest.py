@@ -34,6 +34,7 @@ async def test_openapi_describes_every_path_that_is_answered() -> None:
     described |= {f"/udf/{name}" for name in ("config", "symbols", "search", "history", "time")}
     described |= {"/api/v1/tokens", "/api/v1/tokens/{symbol}", "/api/v1/trades/{symbol}", "/api/v1/book/{symbol}"}
     described |= {"/api/v1/trades", "/internal/trades"}
+    described |= {"/ws/transactions/{symbol}", "/ws/klines/{symbol}/{interval}", "/ws/{symbol}"}
     assert document["paths"].keys() == described
     schemas = document["components"]["schemas"]
     for reference in set(_references(document)):

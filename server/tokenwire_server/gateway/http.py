@@ -33,6 +33,7 @@ __all__ = [
     "problem",
     "send_answer",
     "unreadable",
+    "without_upgrade",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -118,7 +119,7 @@ class Answers:
 
     def upgrade_required(self) -> Answer:
         """The endpoint, asked without an upgrade."""
-        return _without_upgrade(ENDPOINT)
+        return without_upgrade(ENDPOINT)
 
     def index(self, accept: str) -> Answer:
         """A live page for browsers, a list of what there is for everybody else."""
@@ -203,7 +204,7 @@ class HttpApp:
         if method == "OPTIONS" or b"origin" in headers or (light is None and path.startswith(_DESCRIBED)):
             await self._pass_on(scope, receive, send)
         elif light is None and path.startswith(_STREAMS):
-            await send_answer(send, method, _without_upgrade(path))
+            await send_answer(send, method, without_upgrade(path))
         elif light is None and path != "/":
             await send_answer(send, method, problem(404, "there is nothing here; GET / lists what there is", path))
         elif method not in READ_METHODS:
@@ -241,7 +242,8 @@ class HttpApp:
         return build_rest(self._answers, self._settings, self._directory, self._intake)
 
 
-def _without_upgrade(path: str) -> Answer:
+def without_upgrade(path: str) -> Answer:
+    """A WebSocket path, asked without an upgrade."""
     detail = f"this is a WebSocket endpoint: connect with a WebSocket client, e.g. wscat -c ws://HOST:PORT{path}"
     return problem(426, detail, path, {"upgrade": "websocket", "connection": "upgrade"})
 

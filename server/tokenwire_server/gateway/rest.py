@@ -17,7 +17,7 @@ from tokenwire_schemas.errors import CATALOGUE
 from tokenwire_server.gateway.bar_queries import BarReader
 from tokenwire_server.gateway.book import BookDirectory, add_book
 from tokenwire_server.gateway.handshake import ENDPOINT
-from tokenwire_server.gateway.http import Answer, Answers, ASGIApp, problem, unreadable
+from tokenwire_server.gateway.http import Answer, Answers, ASGIApp, problem, unreadable, without_upgrade
 from tokenwire_server.gateway.indicators import add_indicators
 from tokenwire_server.gateway.ingest import TradeIntake, add_ingest
 from tokenwire_server.gateway.klines import add_klines
@@ -205,6 +205,30 @@ def _add_probes(app: FastAPI, answers: Answers) -> None:
     )
     async def token_data() -> Response:
         return _response(answers.upgrade_required())
+
+    _add_streams(app)
+
+
+def _add_streams(app: FastAPI) -> None:
+    """The plain WebSocket paths, which need an upgrade as the endpoint does."""
+    said: dict[str, Any] = {
+        "status_code": 101,
+        "response_class": Response,
+        "response_description": "Switching to WebSocket",
+        "responses": {426: _problem_schema("Asked without an upgrade")},
+    }
+
+    @app.get("/ws/transactions/{symbol}", summary="WebSocket: every trade of a token", **said)
+    async def transactions(symbol: str) -> Response:
+        return _response(without_upgrade(f"/ws/transactions/{symbol}"))
+
+    @app.get("/ws/klines/{symbol}/{interval}", summary="WebSocket: bars, the open one included", **said)
+    async def klines(symbol: str, interval: str) -> Response:
+        return _response(without_upgrade(f"/ws/klines/{symbol}/{interval}"))
+
+    @app.get("/ws/{symbol}", summary="WebSocket: every trade of a token in plain numbers", **said)
+    async def trades(symbol: str) -> Response:
+        return _response(without_upgrade(f"/ws/{symbol}"))
 
 
 def _add_descriptions(app: FastAPI, settings: Settings) -> None:

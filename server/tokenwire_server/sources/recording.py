@@ -37,8 +37,8 @@ def wall_us() -> int:
 class Recording:
     """A sink on top of ``writer``. ``clock_us`` is when things arrive (Unix us).
 
-    Counters: ``frames``, ``trades``, ``values``, ``gaps``; ``rejected`` by reason; ``unwritable`` (what is longer than
-    a line may be). After ``limit`` frames, trades and values nothing more is written (``is_full``). Calls never raise:
+    Counters: ``frames``, ``trades``, ``values``, ``gaps``; ``rejected`` by reason; ``unwritable`` (what no line can
+    hold). After ``limit`` frames, trades and values nothing more is written (``is_full``). Calls never raise:
     ``failure`` is why writing failed, and nothing is written after that.
     """
 
@@ -165,6 +165,8 @@ class Recording:
 
     def clock(self, source: str, event_time_ms: int) -> None:
         """Write the clock, before the frame that moved it; of a source without frames, with its next trades."""
+        if event_time_ms <= 0:  # a sign of life
+            return
         self._clocks[source] = event_time_ms
         is_due = event_time_ms - self._clocks_written.get(source, 0) >= CLOCK_INTERVAL_MS
         if source in self._formats:
@@ -214,8 +216,8 @@ class Recording:
 
     def _write_some(self, source: str, items: Sequence[T]) -> None:
         event = self._event(source, items)
-        text = events.event_text(event)
-        if len(text) <= MAX_TEXT_BYTES:
+        text = _text(event)
+        if text is not None:
             self._put_text(text)
         elif len(items) == 1:
             self.unwritable += 1
@@ -245,8 +247,8 @@ class Recording:
             self._put(events.Clock(source, clock_ms), time_us)
 
     def _put(self, event: events.Event, time_us: int | None = None) -> None:
-        text = events.event_text(event)
-        if len(text) <= MAX_TEXT_BYTES:
+        text = _text(event)
+        if text is not None:
             self._put_text(text, time_us)
         else:
             self.unwritable += 1
@@ -279,6 +281,15 @@ class _Tap:
 
     def fetched(self, trades: Sequence[Trade]) -> None:
         self._recording.fetched(self._source, trades)
+
+
+def _text(event: events.Event) -> bytes | None:
+    """The event as it stands on a line; None if it does not fit, or no text can say it (half a character)."""
+    try:
+        text = events.event_text(event)
+    except UnicodeEncodeError:
+        return None
+    return text if len(text) <= MAX_TEXT_BYTES else None
 
 
 def _line(frame: str | bytes) -> bytes | None:

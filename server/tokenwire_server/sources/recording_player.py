@@ -166,7 +166,8 @@ class RecordingPlayer:
     def _event(self, sink: Sink, line: TapeLine, event: events.Event, *, again: bool) -> int:
         match event:
             case events.Trades():
-                self._clock(sink, line, event.clock_ms, again=again)
+                if event.clock_ms is not None:
+                    self._clock(sink, line, event.clock_ms, again=again)
                 return self._items(sink.trades, self._own(event.source, event.trades), again=again)
             case events.Values():
                 return self._items(sink.values, self._own(event.source, event.values), again=again)
@@ -207,13 +208,11 @@ class RecordingPlayer:
             deliver(self._name, items)
         return len(items)
 
-    def _clock(self, sink: Sink, line: TapeLine, clock_ms: int | None, *, again: bool) -> None:
-        if clock_ms is None:
-            return
+    def _clock(self, sink: Sink, line: TapeLine, clock_ms: int, *, again: bool) -> None:
         # A clock far ahead would expire everything for good.
         if not 0 < clock_ms <= line.time_ms + MAX_SKEW_MS:
-            raise FormatError("clock_out_of_bounds", clock_ms)
-        if clock_ms > (self.clock_ms or 0):
+            _reject(sink, self._name, line.number, FormatError("clock_out_of_bounds", clock_ms), again=again)
+        elif clock_ms > (self.clock_ms or 0):
             self.clock_ms = clock_ms
             if not again:
                 sink.clock(self._name, clock_ms)

@@ -81,11 +81,11 @@ class Simulator:
             latest_ms = max(latest_ms, self._clock())  # a wall clock set back must not reorder the trades
             trades = simulation.step(latest_ms)
             if not simulation.stalled(latest_ms):
-                if trades:  # before the clock, which would close the bars that they belong to
+                sink.clock(name, latest_ms)
+                if trades:
                     sink.trades(name, trades)
                     seed, made = simulation.position
                     sink.offset(name, f"{seed} {made}")
-                sink.clock(name, latest_ms)
                 if self._books is not None:
                     self._deliver_books(self._books, latest_ms)
             await self._sleep(self._step_ms / 1_000)

@@ -210,7 +210,8 @@ class Tape:
                 skipped_ms = 0
             if first_ms is None:
                 first_ms = clock_ms = line.time_ms
-                self._tick(sink, 0, clock_ms)
+                if player.clock_ms is None:
+                    sink.clock(self._name, clock_ms)
             if self._speed:
                 due_s = start_s + (line.time_ms - first_ms) / 1_000 / self._speed
                 while (wait_s := due_s - monotonic()) > 0:

@@ -1,124 +1,26 @@
-"""XC: trades and candlesticks, where ``channels`` is granted."""
+"""XC: channels of a token, where ``channels`` is granted: what a request means, and the data of trades and bars."""
 
-import re
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from itertools import pairwise
-from typing import Any
+from typing import Final
 
 from tokenwire_conformance.figures import QUIET_S, REPLY_S, SLACK_S
 from tokenwire_conformance.server.bench import SERVER, Bench
+from tokenwire_conformance.server.channel_checkers import kline_problem, stamped, trade_problem, trades_of
+from tokenwire_conformance.server.channel_steps import WAIT_S, asked, granted, traded
 from tokenwire_conformance.server.extension import codes, gathered, updates_of
-from tokenwire_conformance.server.peer import Peer
 from tokenwire_conformance.server.shapes import expect_shapes
 from tokenwire_conformance.wire.messages import Received, shown
 
-__all__ = ["kline_problem", "klines_of", "trade_problem", "trades_of"]
+__all__: list[str] = []
 
-_WAIT_S = 30.0
-"""For a trade or a bar of busy tokens."""
-_BAR_S = 65.0
+_BAR_S: Final = 65.0
 """In which a bar of a minute ends."""
-_BAR_MS = 250
-_SLACK_MS = 50
-_CLOCKS_MS = 100
-"""By which the clocks of a server and of its source may differ."""
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
-_DECIMAL = re.compile(r"\d+(\.\d+)?")
-_BAR_PRICES = ("open", "high", "low", "close")
+_OTHERS: Final = frozenset({"transaction", "transaction_batch", "kline", "book", "set"})
+_NOBODYS: Final = (["trades", "book:101"], ["token", "klines:9999w"], ["token:1"])
+"""Channels beyond what a server may have: levels, an interval of two centuries, a gap."""
 
 
-def trades_of(messages: Iterable[Received]) -> list[dict[str, Any]]:
-    """The trades in ``messages``, single ones and those in batches."""
-    found: list[dict[str, Any]] = []
-    for message in messages:
-        if message.type == "transaction":
-            found.append(message.data)
-        elif message.type == "transaction_batch" and isinstance(rows := message.data.get("transactions"), list):
-            found.extend(row for row in rows if isinstance(row, dict))
-    return found
-
-
-def klines_of(messages: Iterable[Received]) -> list[tuple[int, dict[str, Any]]]:
-    """The bars in ``messages``, each with the timestamp of its message."""
-    return [(message.timestamp or 0, message.data) for message in messages if message.type == "kline"]
-
-
-def trade_problem(trades: Sequence[dict[str, Any]]) -> str | None:
-    """What is wrong with the trades of one connection, in the order in which they came, or ``None``."""
-    versions: dict[str, list[int]] = {}
-    for trade in trades:
-        if trade.get("side") not in ("Buy", "Sell"):
-            return f"side is {shown(trade.get('side'))}"
-        for name in ("price", "volume"):
-            if not isinstance(value := trade.get(name), str) or not _DECIMAL.fullmatch(value):
-                return f"{name} is {shown(value)}"
-        if not isinstance(time := trade.get("timestamp"), str) or not _TIME.fullmatch(time):
-            return f"timestamp is {shown(time)}, not ISO 8601 in UTC"
-        if isinstance(version := trade.get("version"), int):
-            versions.setdefault(str(trade.get("address")), []).append(version)
-    for address, numbers in versions.items():
-        if any(later - earlier != 1 for earlier, later in pairwise(numbers)):
-            return f"the versions of {address} are {shown(numbers[:20])}"
-    return None
-
-
-def kline_problem(bars: Sequence[tuple[int, dict[str, Any]]]) -> str | None:
-    """What is wrong with the bars of one connection, each with the timestamp (ms) of its message, or ``None``."""
-    newest: dict[tuple[Any, ...], tuple[int, Any]] = {}
-    closed: set[tuple[Any, ...]] = set()
-    latest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-    ends: dict[tuple[Any, ...], float] = {}
-    for at_ms, bar in bars:
-        for name in (*_BAR_PRICES, "volume"):
-            if not isinstance(value := bar.get(name), str) or not _DECIMAL.fullmatch(value):
-                return f"{name} is {shown(value)}"
-        low, high = float(bar["low"]), float(bar["high"])
-        if not all(low <= float(bar[name]) <= high for name in ("open", "close")):
-            return f"open {bar['open']} or close {bar['close']} is outside of {bar['low']} to {bar['high']}"
-        times = [bar.get("open_time"), bar.get("close_time")]
-        if not all(isinstance(time, str) and _TIME.fullmatch(time) for time in times) or str(times[0]) >= str(times[1]):
-            return f"open_time and close_time are {times}"
-        series = (str(bar.get("address")), str(bar.get("interval")))
-        key = (*series, times[0])
-        if key in newest:
-            before_ms, version = newest[key]
-            if isinstance(version, int) and isinstance(bar.get("version"), int) and bar["version"] <= version:
-                return f"the version of the bar {times[0]} went from {version} to {bar['version']}"
-            if at_ms - before_ms < _BAR_MS - _SLACK_MS and key not in closed:
-                closed.add(key)  # once the bar may come sooner: when it closes
-            elif at_ms - before_ms < _BAR_MS - _SLACK_MS:
-                return f"the bar {times[0]} came again after {at_ms - before_ms} ms"
-        before = latest.get(series, key)
-        if before[2] > key[2]:
-            if key not in newest:
-                return f"the bar {times[0]} came behind a later one"
-            newest[key] = (at_ms, bar.get("version"))  # a late trade corrected it
-            continue
-        if before != key and newest[before][0] < ends[before] - _CLOCKS_MS:
-            return f"the bar {before[2]} never came closed"
-        ends[key] = _unix_ms(str(times[1]))
-        latest[series] = key
-        newest[key] = (at_ms, bar.get("version"))
-    return None
-
-
-def _unix_ms(text: str) -> float:
-    # Python reads at most six digits of a second's fraction.
-    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp() * 1000
-
-
-async def _asked(bench: Bench, peer: Peer, action: str, tokens: list[str], *channels: str) -> list[Received]:
-    """Send the request, which has to succeed; what comes until a moment after the answer."""
-    extra: dict[str, Any] = {"channels": list(channels)} if channels else {}
-    answer = await peer.request(action, tokens, **extra)
-    bench.require(answer.accepted(), "XC.default", f"no success for {action}; errors: {answer.codes()}", peer)
-    return answer.messages
-
-
-async def _granted(bench: Bench) -> Peer:
-    """A connection with channels, and with details for the versions where the server has both."""
-    return await bench.extended("channels", *sorted({"details"} & bench.facts.granted))
+def _open_times(messages: list[Received]) -> set[str]:
+    return {str(bar.get("open_time")) for _, bar in stamped(messages, "kline")}
 
 
 @SERVER.case(
@@ -129,17 +31,16 @@ async def _granted(bench: Bench) -> Peer:
 )  # fmt: skip
 async def default_channels(bench: Bench) -> None:
     """A subscribe without channels means token, an unsubscribe without them all."""
-    peer = await _granted(bench)
+    peer = await granted(bench)
     tokens = bench.live_tokens(5)
-    await _asked(bench, peer, "subscribe", tokens)
+    await asked(bench, peer, "subscribe", tokens)
     messages = await gathered(peer, 1, updates_of, REPLY_S + bench.facts.update_interval_s)
     bench.require(updates_of(messages), "XC.default", "no update came of a subscribe without channels", peer)
-    other = [message for message in messages if message.type in {"transaction", "transaction_batch", "kline"}]
+    other = [message for message in messages if message.type in _OTHERS]
     bench.require(not other, "XC.default", f"a subscribe without channels brought {len(other)} others", peer)
-    await _asked(bench, peer, "subscribe", tokens, "trades")
-    messages = await gathered(peer, 1, trades_of, _WAIT_S)
-    bench.need(trades_of(messages), f"none of 5 tokens was traded within {_WAIT_S:g} s: name busier ones")
-    await _asked(bench, peer, "unsubscribe", tokens)
+    await asked(bench, peer, "subscribe", tokens, "trades")
+    await traded(bench, peer)
+    await asked(bench, peer, "unsubscribe", tokens)
     answer = max(index for index, message in enumerate(peer.messages) if message.type == "subscription")
     await peer.collect(bench.facts.update_interval_s + QUIET_S)
     late = [message.type for message in peer.messages[answer + 1 :] if message.type not in {"heartbeat", "error"}]
@@ -155,36 +56,36 @@ async def default_channels(bench: Bench) -> None:
 )  # fmt: skip
 async def trades(bench: Bench) -> None:
     """Trades have their fields, and a token's versions have no holes."""
-    peer = await _granted(bench)
-    await _asked(bench, peer, "subscribe", bench.live_tokens(5), "trades")
-    messages = await gathered(peer, 1, trades_of, _WAIT_S)
-    bench.need(trades_of(messages), f"none of 5 tokens was traded within {_WAIT_S:g} s: name busier ones")
+    peer = await granted(bench)
+    await asked(bench, peer, "subscribe", bench.live_tokens(5), "trades")
+    await traded(bench, peer)
     await peer.collect(10.0)
     problem = trade_problem(trades_of(peer.messages))
-    bench.require(problem is None, "XC.trades", problem or "", peer)
+    bench.require(problem is None, *(problem or ("", "")), peer)
 
 
 @SERVER.case(
-    "S-XC-03", "ext.channels", "XC.klines",
+    "S-XC-03", "ext.channels", "XC.klines", "XC.kline-closed",
     sends="a subscribe to 5 tokens with the channel klines:1m; then nothing until one bar follows another",
-    expects="each bar has the interval 1m, times in UTC and prices within low and high; the same bar comes at most "
-    "every 250 ms (once sooner, when it closes), with rising versions where details is granted; before the next bar "
-    "of a token comes the last one closed, sent behind its close_time",
+    expects="each bar has the interval 1m, times in UTC and prices within low and high; an open one comes at most "
+    "every 250 ms; before the next bar of a token comes the last one with closed true, sent behind its close_time, "
+    "and never open again; where details is granted the version rises each time, also with the closing, and when a "
+    "late trade corrects a closed bar",
     why="A chart draws each revision, and keeps the last: it has to be the final one.", deadline_s=150.0,
 )  # fmt: skip
 async def klines(bench: Bench) -> None:
-    """Bars have their fields, come at most every 250 ms, and their versions rise."""
-    peer = await _granted(bench)
-    await _asked(bench, peer, "subscribe", bench.live_tokens(5), "klines:1m")
-    messages = await gathered(peer, 1, klines_of, _WAIT_S)
-    bench.need(klines_of(messages), f"none of 5 tokens had a bar within {_WAIT_S:g} s: name busier ones")
-    await gathered(peer, 1, lambda ms: len({bar.get("open_time") for _, bar in klines_of(ms)}) > 1, _BAR_S)
+    """Bars have their fields, come at most every 250 ms, come closed before the next, and their versions rise."""
+    peer = await granted(bench)
+    await asked(bench, peer, "subscribe", bench.live_tokens(5), "klines:1m")
+    messages = await gathered(peer, 1, lambda ms: stamped(ms, "kline"), WAIT_S)
+    bench.need(stamped(messages, "kline"), f"none of 5 tokens had a bar within {WAIT_S:g} s: name busier ones")
+    await gathered(peer, 1, lambda ms: len(_open_times(ms)) > 1, _BAR_S)
     await peer.collect(SLACK_S)
-    bars = klines_of(peer.messages)
+    bars = stamped(peer.messages, "kline")
     intervals = {str(bar.get("interval")) for _, bar in bars}
     bench.require(intervals == {"1m"}, "XC.klines", f"bars of {intervals} came, not of 1m", peer)
     problem = kline_problem(bars)
-    bench.require(problem is None, "XC.klines", problem or "", peer)
+    bench.require(problem is None, *(problem or ("", "")), peer)
 
 
 @SERVER.case(
@@ -197,12 +98,12 @@ async def klines(bench: Bench) -> None:
 )  # fmt: skip
 async def counted(bench: Bench) -> None:
     """Each pair of token and channel counts once; a token is taken whole or not at all."""
-    peer = await _granted(bench)
+    peer = await granted(bench)
     pairs = (peer.limit - 1) // 2
     first, *rest = bench.tokens(pairs + 2)
     full, more = rest[:pairs], rest[pairs]
     if peer.limit - 2 * pairs == 2:  # an even limit: one place is to stay
-        await _asked(bench, peer, "subscribe", [first])
+        await asked(bench, peer, "subscribe", [first])
     accepted = (await peer.subscribe(full, channels=["token", "trades"])).accepted()
     bench.require(len(accepted) == pairs, "XC.counted", f"{len(accepted)} of {pairs} tokens were accepted", peer)
     answer = await peer.subscribe([more], channels=["token", "trades"])
@@ -223,7 +124,7 @@ async def counted(bench: Bench) -> None:
 )  # fmt: skip
 async def wrong_channel(bench: Bench) -> None:
     """A channel that does not exist is refused."""
-    peer = await _granted(bench)
+    peer = await granted(bench)
     tokens = bench.tokens(1)
     for wrong in (["nonsense"], "trades"):
         mark = len(peer.messages)
@@ -235,18 +136,75 @@ async def wrong_channel(bench: Bench) -> None:
 
 
 @SERVER.case(
-    "S-XC-06", "ext.channels", "XC.trades", "XC.klines",
-    sends="a subscribe to 5 tokens with token, trades and klines:1m; what other cases received is looked at as well",
-    expects="every transaction, transaction_batch and kline is valid by its schema in extended/server",
+    "S-XC-06", "ext.channels", "XC.trades", "XC.klines", "XC.book", "XC.set-members",
+    sends="a subscribe to 5 tokens with token, trades and klines:1m, one to them with book:5, one to set:new:5; what "
+    "other cases received is looked at as well",
+    expects="every transaction, transaction_batch, kline, book and set is valid by its schema in extended/server",
     why="A client reads them by their schema.", over_run=True, deadline_s=60.0,
 )  # fmt: skip
 async def shape(bench: Bench) -> None:
-    """Every trade and every bar has the shape of its schema."""
-    peer = await _granted(bench)
-    await _asked(bench, peer, "subscribe", bench.live_tokens(5), "token", "trades", "klines:1m")
-    await gathered(peer, 1, lambda ms: trades_of(ms) and klines_of(ms), _WAIT_S)
+    """Every trade, bar, book and set has the shape of its schema."""
+    peer = await granted(bench)
+    tokens = bench.live_tokens(5)
+    await asked(bench, peer, "subscribe", tokens, "token", "trades", "klines:1m")
+    await peer.subscribe(tokens, channels=["book:5"])  # which some or all may not have
+    await peer.subscribe(["set:new:5"])
+    await gathered(peer, 1, lambda ms: trades_of(ms) and stamped(ms, "kline"), WAIT_S)
     judged = expect_shapes(
         bench, [*bench.histories, *bench.run_histories], "channels",
-        {"transaction": "XC.trades", "transaction_batch": "XC.trades", "kline": "XC.klines"},
+        {
+            "transaction": "XC.trades", "transaction_batch": "XC.trades", "kline": "XC.klines", "book": "XC.book",
+            "set": "XC.set-members",
+        },
     )  # fmt: skip
-    bench.need(judged, f"no trade and no bar came within {_WAIT_S:g} s: name busier tokens")
+    bench.need(judged, f"no trade, bar, book or set came within {WAIT_S:g} s: name busier tokens")
+
+
+@SERVER.case(
+    "S-XC-07", "ext.channels", "XC.unknown",
+    sends='subscribes to 2 tokens with the channels ["trades", "book:101"], with ["token", "klines:9999w"] and with '
+    '["token:1"]; then one to a third token',
+    expects="both tokens are refused each time, whole, with UNKNOWN_CHANNEL; the third is accepted, and (where details "
+    "is granted) active is 1",
+    why="A client that gets the trades and never the book it asked for would wait for it.", deadline_s=30.0,
+)  # fmt: skip
+async def unknown_channel(bench: Bench) -> None:
+    """A channel that a token has not is UNKNOWN_CHANNEL, and the token is refused whole."""
+    peer = await granted(bench)
+    *both, third = bench.tokens(3)
+    for wrong in _NOBODYS:
+        answer = await peer.subscribe(both, channels=wrong)
+        bench.require(not answer.accepted(), "XC.unknown", f"{shown(wrong)} was accepted", peer)
+        seen = answer.codes()
+        bench.require(set(seen) == {"UNKNOWN_CHANNEL"}, "XC.unknown", f"{shown(wrong)} has {shown(seen)}", peer)
+        refused = answer.refused()
+        bench.require(set(refused) == set(both), "XC.unknown", f"of 2 tokens {shown(refused)} were refused", peer)
+    answer = await peer.subscribe([third])
+    bench.require(answer.accepted(), "XC.unknown", "a subscribe without channels was refused then", peer)
+    active = [m.data.get("active") for m in answer.of("subscription")]
+    bench.require("details" not in peer.granted or active == [1], "XC.unknown", f"active is {shown(active)}", peer)
+
+
+@SERVER.case(
+    "S-XC-08", "ext.channels", "XC.answered", "XC.counted",
+    sends="a subscribe to 2 tokens with token, trades and klines:1m; an unsubscribe of one of them with trades",
+    expects="the answers name the channels of their requests; active, where details is granted, is 6, then 5",
+    why="A client with several requests under way reads from the answer what it holds.",
+)  # fmt: skip
+async def answered(bench: Bench) -> None:
+    """An answer names the channels of its request, and active counts pairs."""
+    peer = await granted(bench)
+    tokens = bench.tokens(2)
+    for action, names, channels, held in (
+        ("subscribe", tokens, ["token", "trades", "klines:1m"], 6),
+        ("unsubscribe", tokens[:1], ["trades"], 5),
+    ):
+        answer = await peer.request(action, names, channels=channels)
+        bench.require(answer.accepted(), "XC.answered", f"no success for {action}: {answer.codes()}", peer)
+        for message in answer.of("subscription"):
+            named = message.data.get("channels")
+            is_same = isinstance(named, list) and set(map(str, named)) == set(channels)
+            bench.require(is_same, "XC.answered", f"channels is {shown(named)}, not {shown(channels)}", peer)
+            active = message.data.get("active")
+            is_held = "details" not in peer.granted or active == held
+            bench.require(is_held, "XC.counted", f"active is {shown(active)}, with {held} pairs held", peer)
