@@ -1,14 +1,19 @@
 """Rows of the market's tasks: what was measured, by which command, and what it came to; on the console and the page.
 Pure."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from typing import Final
 
 from loadtests.bench.plots import lines
 
 __all__ = ["Figure", "MarketRow", "beside", "market_section", "market_table", "median_row"]
+
+
+PLOT_POINTS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,22 @@ def market_section(rows: Sequence[MarketRow], titles: Mapping[str, str], command
             for row in mine
         )
         plots = "".join(
-            lines(points, f"{task} {row.label}: {name}", name) for row in mine for name, points in row.series.items()
+            lines(_thinned(points), f"{task} {row.label}: {name}", f"{row.label}: {name}")
+            for row in mine
+            for name, points in row.series.items()
         )
         parts.append(
             f"<h2>{escape(task)}: {escape(titles[task])}</h2><p><code>{escape(commands[task])}</code></p>"
             f"<table><tr><th>{head}{body}</table><ul>{notes}</ul>{plots}"
         )
     return "\n".join(parts)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Few enough to be labelled: of neighbours the highest value, where the last of them is."""
+    each = math.ceil(len(points) / PLOT_POINTS) or 1
+    groups = [points[at : at + each] for at in range(0, len(points), each)]
+    return [(group[-1][0], max(value for _, value in group)) for group in groups]
 
 
 def _cell(row: MarketRow, name: str) -> str:

@@ -88,7 +88,7 @@ def store_row(run: str, load: StoreLoad, found: dict[str, Any]) -> MarketRow:
         Figure("commits", found["commits"]),
         Figure("octets per trade on disk", 1e6 * found["disk_mb"] / max(found["trades"], 1)),
     ]
-    series = {"rows that wait, by second": [(float(at), float(rows)) for at, rows in found["waiting"]]}
+    series = {"rows that wait, by seconds": [(float(at), float(rows)) for at, rows in found["waiting"]]}
     if run == "fixed":
         what = f"{load.rate:,.0f} trades a second for {load.seconds:g} s: {how}"
         return MarketRow("M3", f"tokenwire at {load.rate:,.0f}/s", "ours", what, figures, series)

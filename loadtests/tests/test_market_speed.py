@@ -125,6 +125,13 @@ def test_the_page_escapes_and_names_what_is_invalid() -> None:
     assert ">5<" not in html
 
 
+def test_a_plot_has_few_points_and_keeps_the_highest() -> None:
+    series = {"rows": [(float(at), 7_777.0 if at == 13 else 5.0) for at in range(20)]}
+    html = market_section([dataclasses.replace(row(5), series=series)], TITLES, COMMANDS)
+    assert html.count("<circle") == 5
+    assert ">7777.0<" in html
+
+
 def test_percentiles() -> None:
     assert [percentile(range(1, 101), share) for share in (0.5, 0.99, 1.0)] == [51, 100, 100]
     assert percentile([], 0.5) == 0

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenwire_server.market.market import Market, TokenState
-from tokenwire_server.market.trade_log import LogPlan, NumberedTrade, TradeLog
+from tokenwire_server.market.trade_log import MAX_SKIPPED, LogPlan, NumberedTrade, TradeLog
 from tokenwire_server.market.trades import Side, TokenInfo, Trade
 
 BEGIN_MS = 1_700_000_000_000
@@ -47,6 +47,32 @@ def test_a_resumed_log_has_the_trades_that_were_stored() -> None:
     log.resume(9, [trade(number) for number in (6, 7, 8, 9)])
     assert [(each.number, each.trade.trade_id) for each in log.after(0, 9)] == [(7, "7"), (8, "8"), (9, "9")]
     assert log.add(trade(10)) == 10
+
+
+def test_a_trade_that_can_be_given_no_number_shows_as_a_hole() -> None:
+    heard: list[int] = []
+    market = Market(lambda token: None, BEGIN_MS, on_trade=lambda token, number, _: heard.append(number))
+    market.add_tokens("test", [TokenInfo("venue:X", "X")])
+    market.numbers.reserved = 2
+    for name in range(5):
+        market.apply("test", trade(name))
+    assert (heard, market.unnumbered) == ([1, 2], 3)
+    market.numbers.reserved = 5
+    market.apply("test", trade(5))
+    assert (heard, market.unnumbered) == ([1, 2], 4), "the hole takes numbers too"
+    market.numbers.reserved = 7
+    market.apply("test", trade(6))
+    assert heard == [1, 2, 7]
+    token = market.get("venue:X")
+    assert token is not None
+    assert token.log is not None
+    assert [each.number for each in token.log.after(0, 9)] == [7]
+    market.numbers.reserved = 100
+    market.apply("test", trade(7))
+    assert heard[-1] == 8
+    for _ in range(2 * MAX_SKIPPED):
+        token.log.skip()
+    assert token.log.skipped == MAX_SKIPPED, "so that no such hole can keep all others waiting for numbers"
 
 
 def test_the_market_numbers_what_it_applies_and_nothing_else() -> None:

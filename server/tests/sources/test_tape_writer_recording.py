@@ -21,6 +21,8 @@ from tokenwire_server.sources import parse_source
 from tokenwire_server.sources.exchange import Exchange
 from tokenwire_server.sources.recording import Recording
 from tokenwire_server.sources.recording_events import EVENT_MARK
+from tokenwire_server.sources.simulation import Simulation
+from tokenwire_server.sources.simulator import Simulator
 from tokenwire_server.sources.tape import FORMATS, Tape
 from tokenwire_server.sources.tape_file import TapeError, read_tape
 from tokenwire_server.sources.tape_writer import TapeWriteError, TapeWriter
@@ -186,9 +188,10 @@ def market_of(pipeline: Pipeline) -> dict[str, Any]:
         assert token.log is not None
         levels = range(len(pipeline.bar_plan.intervals))
         found[token.address] = (
-            [bars.closed_bars(level, 0, 1 << 53, 10**6) for level in levels],
+            [list(bars.closed_bars(level, 0, 1 << 53, 10**6)) for level in levels],
             [bars.open_bar(level) for level in levels],
-            token.log.after(0, 10**6) if hasattr(token.log, "after") else token.data(),
+            token.log.after(0, 10**6),
+            token.data(),
         )
     return found
 
@@ -227,6 +230,36 @@ async def test_a_tape_of_an_exchange_equals_what_was_live(tmp_path: Path, make: 
     assert {name: gaps for gaps, name in zip(again.gaps.values(), "x", strict=False)} == {
         name: gaps for gaps, name in zip(live.gaps.values(), "x", strict=False)
     }
+
+
+async def test_a_tape_of_the_simulator_equals_what_was_live(tmp_path: Path) -> None:
+    """Two minutes in virtual time: trades, their numbers, bars with their revisions, values."""
+
+    class EnoughError(Exception):
+        pass
+
+    now_ms = T0_MS
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now_ms
+        now_ms += round(seconds * 1_000)
+        if now_ms > T0_MS + 120_000:
+            raise EnoughError
+
+    writer = TapeWriter(tmp_path / "tape.gz")
+    taped = Recording(writer, ["simulator"], clock_us=lambda: now_ms * 1_000)
+    simulator = Simulator(Simulation(5, tokens=20, scenario="burst"), clock=lambda: now_ms, sleep=sleep)
+    live = a_pipeline()
+    live.add_source(simulator)
+    with pytest.raises(EnoughError):
+        await simulator.run(Both(live, taped))
+    taped.flush()
+    writer.finish()
+    again, tape = a_pipeline(), Tape(str(tmp_path / "tape.gz"), speed=0)
+    again.add_source(tape)
+    await tape.run(again)
+    assert again.market.trades == live.market.trades > 5_000
+    assert market_of(again) == market_of(live)
 
 
 async def test_fetched_trades_are_on_the_tape_and_their_hole_is_not(tmp_path: Path) -> None:

@@ -328,11 +328,14 @@ class Market:
         if log is None:
             log = token.log = TradeLog(self._log_plan)
         numbers = self.numbers
-        if numbers.given < numbers.reserved or numbers.extend():
-            numbers.given += 1
+        if numbers.given + log.skipped < numbers.reserved or (
+            numbers.extend() and numbers.given + log.skipped < numbers.reserved
+        ):
+            numbers.given += 1 + log.skipped
             self._on_trade(token, log.add(trade), trade)
         else:
             self.unnumbered += 1
+            log.skip()
         self.bars.fold(source, token.address, trade, turnover)
         changed = token.fold(trade, turnover, clock.now_ms)
         queued_ms = token._queued_ms

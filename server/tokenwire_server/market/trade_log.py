@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 
 from tokenwire_server.market.trades import Trade
 
-__all__ = ["MAX_LOGGED", "MAX_TRADES", "LogPlan", "NumberSupply", "NumberedTrade", "TradeLog"]
+__all__ = ["MAX_LOGGED", "MAX_SKIPPED", "MAX_TRADES", "LogPlan", "NumberSupply", "NumberedTrade", "TradeLog"]
 
 MAX_TRADES: Final = 1_000  # at hand of one token
+MAX_SKIPPED: Final = 1_000
 MAX_LOGGED: Final = 200_000  # at hand of all tokens, of some 450 bytes each
 
 
@@ -60,10 +61,11 @@ class LogPlan:
 class TradeLog:
     """One token's newest trades. ``newest`` is the number of the last one, before the first that of none."""
 
-    __slots__ = ("_plan", "_trades", "newest")
+    __slots__ = ("_plan", "_trades", "newest", "skipped")
 
     def __init__(self, plan: LogPlan) -> None:
         plan.count_one()
+        self.skipped = 0  # numbers that the next trade leaves out, since as many trades could be given none
         self._plan = plan
         self._trades: deque[Trade] = deque()
         self.newest = plan.floor
@@ -76,11 +78,19 @@ class TradeLog:
     def add(self, trade: Trade) -> int:
         """Append a trade; its number."""
         trades = self._trades
+        if self.skipped:
+            trades.clear()  # what is at hand follows without a hole
+            self.newest += self.skipped
+            self.skipped = 0
         trades.append(trade)
         while len(trades) > self._plan.most:
             trades.popleft()
         self.newest += 1
         return self.newest
+
+    def skip(self) -> None:
+        """A trade could be given no number: whoever counts is to see a hole (of at most so many) before the next."""
+        self.skipped = min(self.skipped + 1, MAX_SKIPPED)
 
     def after(self, number: int, limit: int) -> list[NumberedTrade]:
         """At most ``limit`` trades numbered above ``number``, ascending: of these the oldest that are at hand."""
