@@ -138,7 +138,10 @@ def _run(plan: Plan, out: Path, sdk: dict[str, Any] | None) -> int:
             session.run()
         for each in plan.market:
             say(f"\n{each}: {TITLES[each]}")
-            market += run_task(each, plan.market_size)
+            found = run_task(each, plan.market_size)
+            market += found
+            for row in found:
+                say(f"  {row.label:<30}{row.brief}")
     except KeyboardInterrupt:
         interrupted = True
         say("\ninterrupted; what was measured so far:")

@@ -48,6 +48,13 @@ class MarketRow:
     invalid: str = ""
     rounds: int = 1
 
+    @property
+    def brief(self) -> str:
+        """What it came to, in a line."""
+        if self.invalid:
+            return f"INVALID: {self.invalid}"
+        return "  ".join(f"{figure.name} {figure}" for figure in self.figures[:3])
+
     def value(self, name: str) -> float | None:
         """The figure of this name; None, if there is none or it does not count."""
         if self.invalid:

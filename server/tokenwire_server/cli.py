@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from tokenwire_server.errors import UserError
 
-__all__ = ["app", "run_command"]
+__all__ = ["app", "one_of", "run_command"]
 
 _PROGRAM: Final = "tokenwire-server"
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -90,6 +90,8 @@ def run_command(arguments: Sequence[str]) -> int:
     Raises:
         UserError: in one line, whatever the person who typed it can mend.
     """
+    from tokenwire_server import cli_tapes  # noqa: F401, PLC0415 - its commands share the options below
+
     try:
         result = app(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
     except Exception as error:
@@ -284,8 +286,8 @@ def export(
     rows = export_command.export(
         export_command.ExportRequest(
             data=Path(data),
-            what=_one_of(export_command.What, what, "--what"),
-            table_format=_one_of(
+            what=one_of(export_command.What, what, "--what"),
+            table_format=one_of(
                 TableFormat, table_format or Path(output).suffix.lstrip(".").lower() or "csv", "--format"
             ),
             output=Path(output),
@@ -331,263 +333,8 @@ def import_(
     return 1 if imported.rejected else 0
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Duration = Annotated[_Text, typer.Option("--duration", metavar="SECONDS", help="Stop after this time.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
-Kept = Annotated[_Text, typer.Option("--data", metavar="DIR", help="Store bars and trades there.")]
-
-
-@app.command()
-def record(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The tape; .zst and .gz compress it.")],
-    source: Sources = None,
-    duration: Duration = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after so many frames, trades and values.")
-    ] = None,
-    seed: Seed = None,
-    force: Force = False,
-    quiet: Quiet = False,
-    log_level: Level = None,
-    log_format: Format = None,
-    env_file: EnvFile = None,
-) -> int:
-    """Record what sources deliver to a tape, until Ctrl-C; tape:FILE and replay play it again.
-
-    [bold]Examples:[/bold]
-
-      tokenwire-server record --source binance:BTCUSDT,ETHUSDT -o btc.jsonl.zst
-          an exchange's frames as they come, and when they came
-      tokenwire-server record --source kraken:BTC/USD --source okx:BTC-USDT --duration 3600 -o hour.jsonl.zst
-          two exchanges for an hour
-      tokenwire-server --source tape:btc.jsonl.zst --tape-speed 10
-          serves it, ten times as fast
-
-    While it records, the tape is called FILE.part; it can be replayed however the
-    recording ended, up to its last second.
-    """
-    from tokenwire_server import command_progress, record_command  # noqa: PLC0415
-    from tokenwire_server.settings import load  # noqa: PLC0415
-    from tokenwire_server.telemetry.logs import configure_logging  # noqa: PLC0415
-
-    settings = load(
-        {"source": source or None, "seed": seed, "log_level": log_level, "log_format": log_format}, env_file=env_file
-    )
-    configure_logging(log_level or "warning", settings.log_format)
-    request = record_command.RecordRequest(
-        output=Path(output),
-        duration_s=command_progress.parse_seconds(duration, "--duration"),
-        limit=limit,
-        force=force,
-        quiet=quiet,
-    )
-    summary = command_progress.run(record_command.record(settings, request))
-    record_command.print_record(summary)
-    return int(summary.is_failed or not (summary.frames or summary.trades or summary.values))
-
-
-@app.command()
-def replay(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A tape: recorded or captured, plain, .gz or .zst.")],
-    speed: Annotated[
-        str, typer.Option("--speed", metavar="FACTOR", help="1 as recorded, 10 ten times as fast, or max.")
-    ] = "max",
-    data: Kept = None,
-    quiet: Quiet = False,
-    env_file: EnvFile = None,
-) -> int:
-    """Play a tape through the whole pipeline, without clients, and sum up: rate, bars, rejections, memory.
-
-    [bold]Examples:[/bold]
-
-      tokenwire-server replay btc.jsonl.zst
-          as fast as possible; nothing is kept
-      tokenwire-server replay btc.jsonl.zst --data prices
-          its bars and trades into a history; again, it goes on where it was
-      tokenwire-server replay btc.jsonl.zst --speed 10
-          ten times as fast as it was recorded
-
-    Exit code 1: the tape is damaged or was cut off; what stands before that was played.
-    """
-    from tokenwire_server import command_progress, replay_command  # noqa: PLC0415
-    from tokenwire_server.settings import load  # noqa: PLC0415
-    from tokenwire_server.source_spec import parse_tape_speed  # noqa: PLC0415
-    from tokenwire_server.telemetry.logs import configure_logging  # noqa: PLC0415
-
-    settings = load({"data": data}, env_file=env_file)
-    configure_logging("error")  # what is wrong with the tape is summed up
-    try:
-        factor = parse_tape_speed(speed)
-    except ValueError as error:
-        raise UserError(f"--speed cannot be {speed!r}: {error}") from None
-    tape = replay_command.tape_at(file, factor)
-    kept = None if data is None else Path(data)
-    summary = command_progress.run(replay_command.replay(tape, settings, kept, quiet=quiet))
-    replay_command.print_replay(summary)
-    return int(bool(summary.problem or summary.lost_trades))
-
-
-@app.command()
-def collect(
-    source: Sources = None,
-    exchange: Annotated[
-        str | None, typer.Option(metavar="NAME", help="An exchange, with --symbols: instead of --source.")
-    ] = None,
-    symbols: Annotated[str | None, typer.Option(metavar="SYM,SYM", help="Its symbols.")] = None,
-    data: Kept = None,
-    health_port: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PORT", min=0, max=65535, help="Answer /health, /ready and /metrics there; 0 takes a free one."
-        ),
-    ] = None,
-    host: Host = None,
-    duration: Duration = None,
-    seed: Seed = None,
-    tape_speed: TapeSpeed = None,
-    log_level: Level = None,
-    log_format: Format = None,
-    env_file: EnvFile = None,
-) -> int:
-    """Collect trades and bars into a history, without serving clients, until Ctrl-C or SIGTERM.
-
-    [bold]Examples:[/bold]
-
-      tokenwire-server collect --source binance:BTCUSDT,ETHUSDT --data prices
-      tokenwire-server collect --exchange binance --symbols BTCUSDT,ETHUSDT --data prices
-          the same
-      tokenwire-server collect --source kraken:BTC/USD --data prices --health-port 9100
-          curl http://127.0.0.1:9100/ready; Prometheus scrapes /metrics
-      tokenwire-server export --data prices -o bars.csv
-          reads it, meanwhile or later
-
-    Whatever was collected is stored before it ends; the next start goes on from there.
-    """
-    from tokenwire_server import collect_command, command_progress  # noqa: PLC0415
-    from tokenwire_server.record_command import asked_sources  # noqa: PLC0415
-    from tokenwire_server.settings import load  # noqa: PLC0415
-    from tokenwire_server.telemetry.logs import configure_logging  # noqa: PLC0415
-
-    named = [*(source or []), *collect_command.exchange_source(exchange, symbols)]
-    settings = load(
-        {
-            "source": named or None,
-            "data": data,
-            "host": host,
-            "seed": seed,
-            "tape_speed": tape_speed,
-            "log_level": log_level,
-            "log_format": log_format,
-        },
-        env_file=env_file,
-    )
-    configure_logging(settings.log_level, settings.log_format)
-    sources = asked_sources(settings, "collect")
-    if settings.data is None:
-        raise UserError("collect needs a directory to store in: --data DIR")
-    request = collect_command.CollectRequest(
-        data=settings.data,
-        health_port=health_port,
-        duration_s=command_progress.parse_seconds(duration, "--duration"),
-    )
-
-    def announce(url: str) -> None:
-        names = ", ".join(each.name for each in sources)
-        where = f"; {url}health, {url}ready, {url}metrics" if url else ""
-        typer.echo(f"collecting {names} into {settings.data}{where}; stop with Ctrl-C", err=True)
-
-    summary = command_progress.run(collect_command.collect(settings, sources, request, announce))
-    values = f", {summary.values} values" if summary.values else ""
-    typer.echo(
-        f"{summary.trades} trades{values} of {summary.tokens} tokens in {settings.data} ({summary.seconds:.1f} s)"
-    )
-    if summary.lost_trades:
-        typer.echo(f"{summary.lost_trades} trades could not be stored", err=True)
-    return int(summary.is_failed or summary.lost_trades > 0)
-
-
-@app.command()
-def simulate(
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Onto a tape; .zst and .gz compress it.")
-    ] = None,
-    data: Kept = None,
-    url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Post them to a server: http://…/api/v1/trades.")
-    ] = None,
-    rate: Annotated[float, typer.Option(metavar="N", help="Trades a second of the market, about, in all.")] = 170.0,
-    scenario: Annotated[str, typer.Option(metavar="NAME", help="calm, burst, crash, stalled or bad-data.")] = "calm",
-    tokens: Annotated[
-        int, typer.Option(metavar="N", min=4, max=20_000, help="How many tokens; PEPE, DOGE, SHIB and FLOKI first.")
-    ] = 300,
-    duration: Annotated[
-        _Text, typer.Option("--duration", metavar="SECONDS", help="How long the market is open.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after so many trades.")] = None,
-    speed: Annotated[
-        str | None,
-        typer.Option(metavar="FACTOR", help="1 in real time (with --url), 10 ten times, or max (otherwise)."),
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="When the market opens: now; with --seed 2026-01-01, unless posted."),
-    ] = None,
-    seed: Seed = None,
-    force: Force = False,
-    quiet: Quiet = False,
-    env_file: EnvFile = None,
-) -> int:
-    """Make trades of a simulated market: for a tape, a history, or a server that takes posted ones.
-
-    [bold]Examples:[/bold]
-
-      tokenwire-server simulate --rate 100000 --limit 10000000 --seed 1 -o big.jsonl.zst
-          ten million trades, the same ones each time; then: tokenwire-server replay big.jsonl.zst
-      tokenwire-server simulate --rate 500 --url http://127.0.0.1:8080/api/v1/trades
-          posts 500 trades a second until Ctrl-C; the server: tokenwire-server --source none
-      tokenwire-server simulate --duration 86400 --data prices
-          a day of a market, into a history
-
-    A server's ingest token is taken from TOKENWIRE_INGEST_TOKEN.
-    """
-    from tokenwire_server import command_progress, simulate_command  # noqa: PLC0415
-    from tokenwire_server.market.instants import parse_instant  # noqa: PLC0415
-    from tokenwire_server.settings import load  # noqa: PLC0415
-    from tokenwire_server.source_spec import parse_tape_speed  # noqa: PLC0415
-    from tokenwire_server.sources.simulation import Scenario  # noqa: PLC0415
-    from tokenwire_server.telemetry.logs import configure_logging  # noqa: PLC0415
-
-    settings = load({"seed": seed}, env_file=env_file)
-    configure_logging("error")
-    try:
-        factor = None if speed is None else parse_tape_speed(speed)
-    except ValueError as error:
-        raise UserError(f"--speed cannot be {speed!r}: {error}") from None
-    try:
-        start_ms = None if start is None else parse_instant(start)
-    except ValueError as error:
-        raise UserError(f"--start: {error}") from None
-    request = simulate_command.SimulateRequest(
-        output=None if output is None else Path(output),
-        data=None if data is None else Path(data),
-        url=url,
-        rate=rate,
-        tokens=tokens,
-        scenario=_one_of(Scenario, scenario, "--scenario"),
-        seed=settings.seed,
-        start_ms=start_ms,
-        speed=factor,
-        duration_s=command_progress.parse_seconds(duration, "--duration"),
-        limit=limit,
-        force=force,
-        quiet=quiet,
-    )
-    summary = command_progress.run(simulate_command.simulate(settings, request))
-    simulate_command.print_simulate(summary)
-    return int(summary.lost_trades > 0)
-
-
-def _one_of(choices: type[_Choice], text: str, name: str) -> _Choice:
+def one_of(choices: type[_Choice], text: str, name: str) -> _Choice:
+    """The choice that a flag's text names. Raises UserError for any other."""
     try:
         return choices(text.lower())
     except ValueError:

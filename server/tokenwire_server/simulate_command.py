@@ -5,7 +5,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,9 +20,8 @@ from tokenwire_server.command_progress import Progress, counted, size_text, stop
 from tokenwire_server.errors import UserError
 from tokenwire_server.history.port import HistoryError
 from tokenwire_server.history.service import DataDirectory
-from tokenwire_server.market.trades import TokenInfo, Trade
-from tokenwire_server.market.values import TokenValue
-from tokenwire_server.ports import Sink, SourceState
+from tokenwire_server.metered_sink import MeteredSink
+from tokenwire_server.ports import Sink
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources.recording import Recording
 from tokenwire_server.sources.simulation import DEFAULT_RATE, DEFAULT_TOKENS, MAX_RATE, Scenario, Simulation
@@ -134,50 +133,6 @@ async def _nothing() -> None:
     pass
 
 
-class _Metered:
-    """A sink in front of another that counts trades and lets ``limit`` of them through."""
-
-    def __init__(self, sink: Sink, limit: int | None) -> None:
-        self.count = 0
-        self._sink = sink
-        self._limit = limit
-
-    @property
-    def is_full(self) -> bool:
-        """As many as were wanted have come."""
-        return self._limit is not None and self.count >= self._limit
-
-    def tokens(self, source: str, tokens: Sequence[TokenInfo]) -> None:
-        self._sink.tokens(source, tokens)
-
-    def trades(self, source: str, trades: Sequence[Trade]) -> None:
-        if self._limit is not None:
-            trades = trades[: max(0, self._limit - self.count)]
-        self.count += len(trades)
-        self._sink.trades(source, trades)
-
-    def values(self, source: str, values: Sequence[TokenValue]) -> None:
-        self._sink.values(source, values)
-
-    def before_tick(self, callback: Callable[[float], None]) -> None:
-        self._sink.before_tick(callback)
-
-    def clock(self, source: str, event_time_ms: int) -> None:
-        self._sink.clock(source, event_time_ms)
-
-    def rejected(self, source: str, reason: str, detail: str) -> None:
-        self._sink.rejected(source, reason, detail)
-
-    def gap(self, source: str, token: str, missed: int) -> None:
-        self._sink.gap(source, token, missed)
-
-    def state(self, source: str, state: SourceState, detail: str = "") -> None:
-        self._sink.state(source, state, detail)
-
-    def offset(self, source: str, position: str) -> None:
-        self._sink.offset(source, position)
-
-
 async def simulate(settings: Settings, request: SimulateRequest) -> SimulateSummary:
     """Simulate until Ctrl-C or SIGTERM, the end of the time, or the limit.
 
@@ -283,7 +238,7 @@ async def _to_history(
             if recorder.builder.rows > MAX_UNSTORED_ROWS:
                 await recorder.settled()
 
-        metered = _Metered(pipeline, request.limit)
+        metered = MeteredSink(pipeline, request.limit)
         pace.deliver = settle
         pace.is_enough = lambda: metered.is_full
         await _run(simulator, metered, request, lambda: pipeline.market.trades)
@@ -310,7 +265,7 @@ async def _to_server(
         sleep=pace.wait,
         is_stopping=lambda: pace.is_stopping,
     ) as poster:
-        metered = _Metered(poster, request.limit)
+        metered = MeteredSink(poster, request.limit)
         pace.deliver = poster.send
         pace.is_enough = lambda: metered.is_full
         await _run(simulator, metered, request, lambda: poster.accepted)

@@ -1,22 +1,29 @@
 """Trades, bars, books and pushed values: each a function of the time, and what a session is due of them."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from conformance.tests.reference.market import Market
 from conformance.tests.reference.session import Session
 
-__all__ = ["TICK_MS", "Events"]
+__all__ = ["TICK_MS", "Events", "is_channel"]
 
 TICK_MS: Final = 250
 """How often a busy token is traded, and a book changes."""
-_QUIET_MS: Final = 4_000
+_QUIET_MS: Final = 3_000
 _OFTEN_MS: Final = 50
 _BAR_MS: Final = 60_000
 _LATE_MS: Final = 500
 """Behind its end a closed bar is corrected."""
 _GAP_MS: Final = TICK_MS - 1
 _LEVELS: Final = 60
+_CHANNEL: Final = re.compile(r"token|trades|(token|book):[1-9][0-9]{0,5}|klines:[1-9][0-9]{0,5}[smhdw]")
+
+
+def is_channel(name: str) -> bool:
+    """Whether it is the name of a channel that some token could have."""
+    return _CHANNEL.fullmatch(name) is not None
 
 
 class Events:
@@ -28,13 +35,13 @@ class Events:
 
     def has(self, address: str, channel: str) -> bool:
         """Whether the token has this channel."""
+        if not is_channel(channel):
+            return False
         kind, _, argument = channel.partition(":")
         if channel in {"token", "trades", "klines:1m"}:
             return True
-        if not argument.isdecimal() or len(argument) > 6:
-            return False
         if kind == "book":
-            return 1 <= int(argument) <= 100 and self._is_busy(address)
+            return int(argument) <= 100 and self._is_busy(address)
         return kind == "token" and 50 <= int(argument) <= 60_000
 
     def begin(self, session: Session, address: str, channel: str, after: int | None, now_ms: float) -> None:
@@ -42,7 +49,7 @@ class Events:
         if channel != "trades":
             session.progress.pop((address, channel), None)
             return
-        newest = self._number(address, now_ms, session)
+        newest = self._number(address, now_ms)
         if isinstance(after, int) and after <= newest:
             session.progress[address, channel] = max(0, after - ("after_off_by_one" in session.faults))
         else:
@@ -62,14 +69,11 @@ class Events:
     def _is_busy(self, address: str) -> bool:
         return self._market.place(address) % 2 == 0
 
-    def _number(self, address: str, now_ms: float, session: Session) -> int:
+    def _number(self, address: str, now_ms: float) -> int:
         """How many trades there were."""
-        period = self._period_ms(address, session.faults)
-        return max(0, int(now_ms - self._first_ms(address)) // period)
+        return max(0, int(now_ms - self._first_ms(address)) // self._period_ms(address))
 
-    def _period_ms(self, address: str, faults: frozenset[str]) -> int:
-        if "bars_too_often" in faults:
-            return _OFTEN_MS
+    def _period_ms(self, address: str) -> int:
         return TICK_MS if self._is_busy(address) else _QUIET_MS
 
     def _first_ms(self, address: str) -> int:
@@ -79,7 +83,7 @@ class Events:
     # --- trades ------------------------------------------------------------------------------------------------
     def _trades(self, session: Session, address: str, now_ms: float) -> list[tuple[str, dict[str, Any]]]:
         faults, key = session.faults, (address, "trades")
-        newest = self._number(address, now_ms, session)
+        newest = self._number(address, now_ms)
         last = session.progress.get(key, newest)
         session.progress[key] = newest
         if session.connection is None and "trades_lost_while_away" in faults:
@@ -91,7 +95,7 @@ class Events:
 
     def _trade(self, session: Session, address: str, number: int, now_ms: float) -> dict[str, Any]:
         faults = session.faults
-        at_ms = min(now_ms, self._first_ms(address) + number * self._period_ms(address, faults))
+        at_ms = min(now_ms, self._first_ms(address) + number * self._period_ms(address))
         data: dict[str, Any] = {
             "symbol": address[:4], "price": self._market.value(address, at_ms, faults=faults)["price"],
             "volume": "100", "side": ("Buy", "Sell")[number % 2], "timestamp": _iso(at_ms), "address": address,
@@ -129,7 +133,9 @@ class Events:
     def _traded(self, session: Session, address: str, opened: int, now_ms: int) -> int:
         """How many trades a bar has."""
         until = min(now_ms, opened + _BAR_MS - 1)
-        return self._number(address, until, session) - self._number(address, opened - 1, session)
+        if "bars_too_often" in session.faults:
+            return 1 + (until - opened) // _OFTEN_MS
+        return self._number(address, until) - self._number(address, opened - 1)
 
     def _bar(
         self, session: Session, address: str, opened: int, now_ms: int, *, closed: bool, late: int = 0

@@ -116,10 +116,12 @@ def test_many_trades_are_many_lines(tmp_path: Path) -> None:
     taped.trades("feed", [a_trade(n) for n in range(1_001)])
     long = "x" * 600_000
     taped.trades("feed", [a_trade(1), Trade(long, "1", Decimal(1), Decimal(1), Side.BUY, T0_MS), a_trade(2)])
+    taped.clock("feed", T0_MS + 77)
     taped.trades("feed", [Trade(2 * long, "1", Decimal(1), Decimal(1), Side.BUY, T0_MS), a_trade(3)])
     writer.finish()
     lines = [json.loads(text) for text in texts(tmp_path / "tape")[1:]]
     assert sum(len(line["trades"]) for line in lines) == 1_001 + 3 + 1
+    assert [line["clock_ms"] for line in lines if "clock_ms" in line] == [T0_MS + 77], "with the first that there is"
     assert taped.unwritable == 1
 
 
@@ -283,6 +285,20 @@ async def test_fetched_trades_are_on_the_tape_and_their_hole_is_not(tmp_path: Pa
     assert {trade.trade_id for trade in sink.all} == {trade.trade_id for trade in heard.all}
     assert sorted(sink.all, key=lambda trade: trade.time_ms) == heard.all
     assert not sink.gaps
+
+
+async def test_a_frame_is_played_under_the_clock_that_it_was_read_under(tmp_path: Path) -> None:
+    """Else a bar would close with it live, and before it on the tape."""
+    taped, writer = recording(tmp_path / "tape", "binance")
+    taped.add_source(Exchange(parsed_profile(), ["BTCUSDT"], "ws://127.0.0.1:1", name="binance"))
+    for n in range(3):
+        taped.frame("binance", agg_trade(n))
+        taped.clock("binance", T0_MS + n * 1_000)
+        taped.trades("binance", [a_trade(n)])
+    taped.flush()
+    writer.finish()
+    sink = await replayed(tmp_path / "tape")
+    assert [each for each in sink.order if each in ("clock", "trades")] == ["clock", "trades"] * 3
 
 
 async def test_several_sources_share_a_tape(tmp_path: Path) -> None:

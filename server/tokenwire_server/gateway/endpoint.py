@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -15,6 +16,7 @@ from tokenwire_server.core.link import Link
 from tokenwire_server.core.numbering import Write
 from tokenwire_server.core.states import LinkState
 from tokenwire_server.core.stats import Observer
+from tokenwire_server.gateway.outlet import Outlet
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["Endpoint", "Hurry", "next_tick", "spread"]
@@ -25,6 +27,9 @@ _TIMER_S: Final = 0.25
 _STALENESS_EVERY: Final = 4  # timer runs
 _WRITES_AT_ONCE: Final = 32
 """Written in a row: with 1000 different sets a third faster than one by one, as the readers, once awake, stay so."""
+_SLICE_NS: Final = 2_000_000
+"""For which writing keeps everybody else waiting; the rest of a tick's frames follows when they had their turn."""
+_MAX_HELD_BYTES: Final = 8_388_608  # of such frames
 _DRAIN_STEP_S: Final = 0.05
 
 Hurry = Callable[[], bool]
@@ -59,6 +64,9 @@ class Endpoint:
         self._flush_handle: asyncio.TimerHandle | None = None
         self._start_s = 0.0
         self._timer_runs = 0
+        self._held: deque[Outlet] = deque()  # with frames that are still to be written
+        self._held_handle: asyncio.Handle | None = None
+        self._tick_began_ns: int | None = None  # whose frames those are
 
     def now(self) -> int:
         """Monotonic milliseconds."""
@@ -72,6 +80,7 @@ class Endpoint:
 
     def stop(self) -> None:
         """No more ticks; connections stay as they are."""
+        self._write_held(at_once=True)
         for handle in (self._tick_handle, self._timer_handle, self._flush_handle):
             if handle is not None:
                 handle.cancel()
@@ -152,8 +161,9 @@ class Endpoint:
         self._write_all(self.hub.tick)
         if self.tick_lag is not None:
             self.tick_lag.observe((begin - planned) * 1000)
-        if self.tick_time is not None:
-            self.tick_time.observe((time.perf_counter_ns() - begin_ns) / 1e6)
+        self._tick_began_ns = begin_ns
+        if not self._held:
+            self._tick_is_written()
         end = begin + (time.perf_counter_ns() - begin_ns) / 1e9
         following = next_tick(number, end - self._start_s, self.update_interval_s)
         self.ticks_skipped += following - number - 1
@@ -169,17 +179,64 @@ class Endpoint:
             _log.error("sets failed", exc_info=error)
 
     def _write_all(self, send: Callable[[int, int], Iterator[tuple[Write, bytes]]]) -> None:
+        """Write what ``send`` yields. What takes longer than a slice of time is held back and written in slices."""
+        self._write_held(at_once=True)
         ready: list[tuple[Write, bytes]] = []
+        until_ns = time.perf_counter_ns() + _SLICE_NS
+        room = _MAX_HELD_BYTES
         try:
             for pair in send(self.now(), self._wall_ms()):
                 ready.append(pair)
                 if len(ready) == _WRITES_AT_ONCE:
                     chunk, ready = ready, []
-                    self._write(chunk)
+                    if room <= 0 or time.perf_counter_ns() < until_ns:
+                        self._write(chunk)
+                    else:
+                        room -= self._hold(chunk)
         except Exception as error:  # a defect, which must not be the last tick of everybody
             self.defects += 1
             _log.error("sending failed", exc_info=error)
         self._write(ready)
+        if self._held:
+            self._held_handle = self._loop.call_soon(self._write_held)
+
+    def _hold(self, ready: list[tuple[Write, bytes]]) -> int:
+        """Keep these for :meth:`_write_held`; how many bytes they are. Whatever else is written goes behind them."""
+        octets = 0
+        for write, data in ready:
+            outlet = getattr(write, "__self__", None)
+            if isinstance(outlet, Outlet):
+                outlet.hold(data)
+                self._held.append(outlet)
+                octets += len(data)
+        return octets
+
+    def _write_held(self, *, at_once: bool = False) -> None:
+        """Write what is held, for a slice of time or all of it."""
+        if not self._held:
+            return
+        if self._held_handle is not None:
+            self._held_handle.cancel()
+            self._held_handle = None
+        until_ns = time.perf_counter_ns() + _SLICE_NS
+        while self._held:
+            for _ in range(min(_WRITES_AT_ONCE, len(self._held))):
+                outlet = self._held.popleft()
+                try:
+                    outlet.release()
+                except Exception as error:  # as in _write()
+                    self._write_failed(outlet, error)
+            if not at_once and time.perf_counter_ns() >= until_ns:
+                break
+        if self._held:
+            self._held_handle = self._loop.call_soon(self._write_held)
+        else:
+            self._tick_is_written()
+
+    def _tick_is_written(self) -> None:
+        if self._tick_began_ns is not None and self.tick_time is not None:
+            self.tick_time.observe((time.perf_counter_ns() - self._tick_began_ns) / 1e6)
+        self._tick_began_ns = None
 
     def _write(self, ready: list[tuple[Write, bytes]]) -> None:
         """Write each, whatever becomes of the others."""
@@ -187,10 +244,14 @@ class Endpoint:
             try:
                 write(data)
             except Exception as error:  # numbers were taken for frames that this client does not get
-                self.defects += 1
-                _log.error("writing failed", exc_info=error)
-                with contextlib.suppress(Exception):
-                    write.__self__.abort()  # type: ignore[attr-defined]
+                self._write_failed(getattr(write, "__self__", None), error)
+
+    def _write_failed(self, outlet: object, error: Exception) -> None:
+        self.defects += 1
+        _log.error("writing failed", exc_info=error)
+        if isinstance(outlet, Outlet):
+            with contextlib.suppress(Exception):
+                outlet.abort()
 
     def _run_timers(self) -> None:
         try:

@@ -15,11 +15,12 @@ __all__ = ["Outlet"]
 class Outlet:
     """The socket of a link. Whoever owns ``transport`` tells :meth:`ended` before its socket is closed."""
 
-    __slots__ = ("_fd", "_has_ended", "_is_direct", "_transport")
+    __slots__ = ("_fd", "_has_ended", "_held", "_is_direct", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._has_ended = False
+        self._held = b""
         sock = transport.get_extra_info("socket")
         has_descriptor = sock is not None and os.name == "posix"  # elsewhere it is a handle, which write() can't use
         is_plain = has_descriptor and transport.get_extra_info("sslcontext") is None
@@ -27,7 +28,9 @@ class Outlet:
         self._is_direct = self._fd >= 0 and not transport.get_write_buffer_size()
 
     def write(self, data: bytes, /) -> None:
-        """Send ``data`` after everything that was written before; nothing once the connection has ended."""
+        """Send ``data`` after everything that was written or held before; nothing once the connection has ended."""
+        if self._held:
+            data, self._held = self._held + data, b""
         if self._is_direct:
             try:
                 sent = os.write(self._fd, data)
@@ -46,6 +49,16 @@ class Outlet:
             return
         self._transport.write(data)
 
+    def hold(self, data: bytes) -> None:
+        """Send ``data`` with what is written next, or at :meth:`release`."""
+        if not self._has_ended:
+            self._held += data
+
+    def release(self) -> None:
+        """Send what is held."""
+        if self._held:
+            self.write(b"")
+
     def get_write_buffer_size(self) -> int:
         """Bytes written that the kernel has not taken."""
         return self._transport.get_write_buffer_size()
@@ -58,5 +71,6 @@ class Outlet:
     def ended(self) -> None:
         """The transport is closing: its socket may be somebody else's soon."""
         self._has_ended = True
+        self._held = b""
         self._is_direct = False
         self._fd = -1

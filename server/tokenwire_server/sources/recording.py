@@ -219,11 +219,12 @@ class Recording:
         text = _text(event)
         if text is not None:
             self._put_text(text)
-        elif len(items) == 1:
+            return
+        if isinstance(event, events.Trades) and event.clock_ms is not None:
+            self._clocks[source] = event.clock_ms
+        if len(items) == 1:
             self.unwritable += 1
         else:
-            if isinstance(event, events.Trades) and event.clock_ms is not None:
-                self._clocks[source] = event.clock_ms
             middle = len(items) // 2
             self._write_some(source, items[:middle])
             self._write_some(source, items[middle:])

@@ -26,7 +26,7 @@ MAX_BAD_LINES: Final = 1_000  # with nothing good before them: then the file is 
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-_ZSTD_READ_BYTES: Final = 1_024  # at once: what these can unfold to is some 32 MiB at most
+_ZSTD_READ_BYTES: Final = 256  # at once: what these can unfold to is some 8 MiB at most
 _ZSTD_MAX_WINDOW_BYTES: Final = 1 << 27
 _LINE: Final = re.compile(rb"([0-9]{1,11})(?:\.([0-9]{1,12}))?: ?(\S.*)", re.DOTALL)
 _FORM: Final = "lines look like 1626992742.289739: {…}"

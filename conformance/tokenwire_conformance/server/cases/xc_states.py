@@ -22,7 +22,7 @@ from tokenwire_conformance.wire.messages import Received, shown
 __all__: list[str] = []
 
 _WATCHED: Final = 20
-_WATCH_S: Final = 3.0
+_WATCH_S: Final = 5.0
 _LEFT_MS: Final = 4_000
 """How long a bar has still to go, lest it close while the case asks for it."""
 _BAR_MS: Final = 60_000
@@ -147,7 +147,7 @@ def _require_at_once(bench: Bench, peer: Peer, mine: Sequence[Stamped], name: st
 )  # fmt: skip
 async def push_beside_token(bench: Bench) -> None:
     """A pushed value is a message of its own, and token goes on beside it."""
-    peer = await granted(bench, "batch")
+    peer = await bench.extended("channels", "batch")
     await asked(bench, peer, "subscribe", bench.live_tokens(3), "token", "token:250", clause="XC.push-beside")
     await peer.collect(SLACK_S)
     mark = len(peer.messages)
