@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PORT
 
-.PHONY: help run install test lint format constraints bench bench-quick bench-full load load-smoke faults conformance proof clean
+.PHONY: help run install test test-ccxt lint format constraints bench bench-quick bench-full load load-smoke faults conformance proof clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -18,6 +18,12 @@ install: $(VENV)/.install ## .venv with everything: server, tests, linters
 
 test: $(VENV)/.install ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+test-ccxt: ## the ccxt source with the real library, in a virtualenv of its own
+	python3 -m venv $(VENV)-ccxt
+	$(VENV)-ccxt/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-ccxt.txt
+	$(VENV)-ccxt/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(VENV)-ccxt/bin/python -m pytest -q --override-ini addopts=--import-mode=importlib server/tests/sources/test_ccxt_source.py
 
 lint: $(VENV)/.install ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -35,6 +41,9 @@ constraints: $(VENV)/.install ## pin the newest versions that pyproject.toml all
 	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints-run.txt -
 	printf '.[dev]\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints.txt -
+	printf '.[server,ccxt]\nasync-solipsism\nhatchling\neditables\npytest\npytest-asyncio\n' | $(BIN)/uv pip compile --quiet \
+	  --universal --upgrade --generate-hashes --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 \
+	  -o constraints-ccxt.txt -
 
 bench: $(VENV)/.install ## our server, the floor and six peers at the same tasks (10 minutes; ARGS=--help for more)
 	@$(BIN)/python -m loadtests.peers.install websockets ws bun picows aiohttp socketio || true

@@ -95,9 +95,9 @@ SERVER_KILLS: Final[dict[str, Kill]] = {
         "Who subscribes, subscribes for all, for ever.",
     ),
     "updates_after_unsubscribe": _kill("S-MU-09 S-MU-10", "An unsubscribe stops nothing."),
-    "updates_every_second": _kill(
+    "updates_too_often": _kill(
         "S-MU-14 S-PF-07 S-XD-07",
-        "Five times as often as said, so that ticks cannot be told from answers to what is known.",
+        "Many times as often as said, so that ticks cannot be told from answers to what is known.",
     ),
     "values_frozen": _kill("S-MU-13", "Values that do not change are sent."),
     # --- subscriptions -----------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ FAULTS: Final = (
         """
         capacity_ignored compression_demanded early_bytes_taken grants_unasked last_words_unnumbered leaks_a_place
         long_answers_whole opening_never_times_out path_any ping_needs_grant pings_count_as_messages subprotocol_any
-        subprotocol_not_echoed unknown_query_refused updates_every_second vanished_wear_out violation_ends_others
+        subprotocol_not_echoed unknown_query_refused updates_too_often vanished_wear_out violation_ends_others
         """.split()  # noqa: SIM905
     )
 )
