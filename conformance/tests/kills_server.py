@@ -96,8 +96,8 @@ SERVER_KILLS: Final[dict[str, Kill]] = {
     ),
     "updates_after_unsubscribe": _kill("S-MU-09 S-MU-10", "An unsubscribe stops nothing."),
     "updates_too_often": _kill(
-        "S-MU-14 S-PF-07 S-XD-07",
-        "Many times as often as said, so that ticks cannot be told from answers to what is known.",
+        "S-MU-13 S-MU-14 S-PF-07 S-XD-07",
+        "Many times as often as said, so that values repeat, and ticks cannot be told from answers to what is known.",
     ),
     "values_frozen": _kill("S-MU-13", "Values that do not change are sent."),
     # --- subscriptions -----------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ SERVER_KILLS: Final[dict[str, Kill]] = {
     "closing_keeps_version": _kill("S-XC-03", "The closed bar has the version of the open one."),
     "late_bar_keeps_version": _kill("S-XC-03", "A corrected bar has the version of the one it corrects."),
     "no_bar_on_subscribing": _kill("S-XC-13", "The open bar comes with the next trade only."),
-    "unknown_channel_passes": _kill("S-XC-05 S-XC-07", "A channel that does not exist is subscribed."),
+    "unknown_channel_passes": _kill("S-XC-05 S-XC-07 S-XD-12", "A channel that does not exist is subscribed."),
     "unknown_channel_left_out": _kill("S-XC-07", "A token is taken with those of its channels that it has."),
     "unknown_channel_other_code": _kill("S-XC-07 S-XC-16", "The refusal blames the token."),
     "answer_without_channels": _kill("S-XC-08", "Answers do not say which channels they are about."),

@@ -30,7 +30,7 @@ FULL = os.environ.get("TOKENWIRE_PROOF") == "full"
 FEWEST = 150
 NEEDS_OTHERS = {
     "error_text_of_a_megabyte", "first_value_missing", "heartbeat_unasked", "last_words_unnumbered",
-    "secret_short", "updates_too_often", "version_falls",
+    "secret_short", "unknown_channel_passes", "updates_too_often", "version_falls",
 }  # fmt: skip
 """Mistakes that some of their cases find only among all others: these read what every case received, or come late
 enough for a mistake that needs some seconds."""

@@ -8,7 +8,7 @@
 =====================  =====================================================================
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from tokenwire_schemas.codec import encode_data
@@ -159,6 +159,13 @@ class Channels:
             for topic in held.klines:
                 topic.touch()
 
+    def traded_unnumbered(self, token: TokenState) -> None:
+        """A trade was applied that could be given no number: it is in the bars alone."""
+        held = self._held.get(token.address)
+        if held is not None:
+            for topic in held.klines:
+                topic.touch()
+
     def bar_changed(self, address: str, change: BarChange) -> None:
         """A bar closed, or a closed one was corrected."""
         held = self._held.get(address)
@@ -194,14 +201,12 @@ def _top(token: TokenState, book: OrderBook, depth: int) -> Callable[[bool], byt
     return lambda details: book_data(token, book, depth)[details] if book.is_filled else b""
 
 
-def _recovery(token: TokenState) -> Callable[[int, int, bool], Sequence[bytes]]:
-    def recover(number: int, newer: int, details: bool) -> Sequence[bytes]:
+def _recovery(token: TokenState) -> Callable[[int, int, bool], Iterator[bytes]]:
+    def recover(number: int, newer: int, details: bool) -> Iterator[bytes]:
         log = token.log
-        if log is None:
-            return ()
-        count = log.newest - newer - number
-        missed = log.after(number, count) if count > 0 else ()
-        return [transaction_data(token, *each)[details] for each in missed]
+        count = 0 if log is None else log.newest - newer - max(number, log.oldest - 1)
+        missed = log.after(number, count) if log is not None and count > 0 else ()
+        return (transaction_data(token, *each)[details] for each in missed)
 
     return recover
 

@@ -72,6 +72,7 @@ class Pipeline:
             bars=MarketBars(bar_plan, self._bar_changed),
             on_trade=self._traded,
             on_jump=self._jumped,
+            on_unnumbered=self._traded_unnumbered,
             version_floor=version_floor,
         )
         self.hub = Hub(
@@ -213,7 +214,11 @@ class Pipeline:
             self.recorder.builder.offset(source, position)
 
     def gap(self, source: str, token: str, missed: int) -> None:
-        """Count a hole in what the source sent; the log tells of the first ones, then of every hundredth."""
+        """Count a hole in what the source sent, which shows in the numbers of the token's trades as well; the log tells
+        of the first ones, then of every hundredth."""
+        holder = self.market.get(token)
+        if holder is not None and holder.log is not None and holder.source == source:
+            holder.log.skip(max(missed, 1))
         gaps, trades = self.gaps.get(source, (0, 0))
         self.gaps[source] = (gaps + 1, trades + missed)
         if gaps < _GAPS_LOGGED or gaps % _GAPS_PER_LINE == 0:
@@ -337,6 +342,9 @@ class Pipeline:
     def _traded(self, token: TokenState, number: int, trade: Trade) -> None:
         for listener in self.trade_listeners:
             listener(token, number, trade)
+
+    def _traded_unnumbered(self, token: TokenState) -> None:
+        self.channels.traded_unnumbered(token)
 
     def _bar_changed(self, address: str, change: BarChange) -> None:
         for listener in self.bar_listeners:

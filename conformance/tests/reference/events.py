@@ -7,7 +7,7 @@ from typing import Any, Final
 from conformance.tests.reference.market import Market
 from conformance.tests.reference.session import Session
 
-__all__ = ["TICK_MS", "Events", "is_channel"]
+__all__ = ["TICK_MS", "Events"]
 
 TICK_MS: Final = 250
 """How often a busy token is traded, and a book changes."""
@@ -21,11 +21,6 @@ _LEVELS: Final = 60
 _CHANNEL: Final = re.compile(r"token|trades|(token|book):[1-9][0-9]{0,5}|klines:[1-9][0-9]{0,5}[smhdw]")
 
 
-def is_channel(name: str) -> bool:
-    """Whether it is the name of a channel that some token could have."""
-    return _CHANNEL.fullmatch(name) is not None
-
-
 class Events:
     """Every second token is busy and has a book. ``begun_ms`` is the wall clock at the server's start."""
 
@@ -35,7 +30,7 @@ class Events:
 
     def has(self, address: str, channel: str) -> bool:
         """Whether the token has this channel."""
-        if not is_channel(channel):
+        if not _CHANNEL.fullmatch(channel):
             return False
         kind, _, argument = channel.partition(":")
         if channel in {"token", "trades", "klines:1m"}:

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from conformance.tests.reference.events import is_channel
 from conformance.tests.reference.session import encoded
 
 if TYPE_CHECKING:
@@ -351,7 +350,7 @@ def _answer(
             data["active"] = len(tokens) if "active_counts_request" in faults else session.places
             if "active_counts_tokens" in faults:
                 data["active"] = len(session.held)
-        if channels is not None and all(map(is_channel, channels)) and "answer_without_channels" not in faults:
+        if channels is not None and status == "success" and "answer_without_channels" not in faults:
             data["channels"] = channels
         session.outbox.append(("subscription", data, True))
 

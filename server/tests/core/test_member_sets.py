@@ -167,9 +167,11 @@ def test_a_session_that_comes_back_goes_on_and_a_new_one_is_told_everything(benc
     bench.lose(again)
     fresh, data = bench.ask(CAPS, session=data["session"], position=9_999)
     assert data["reason"] == "position_ahead"
-    fresh.read()
+    messages = fresh.read()
+    assert changes(messages) == [(["token0", "token2"], [])]
+    assert kinds(messages).index("set") < kinds(messages).index("token_batch"), "members before their values"
     bench.tick()
-    assert changes(fresh.read()) == [(["token0", "token2"], [])]
+    assert changes(fresh.read()) == []
     bench.lose(fresh)
     bench.pass_time(limits.RESUME_WINDOW_MS + 1_000)
     assert bench.hub.followers == {}
@@ -191,3 +193,47 @@ def test_long_differences_are_told_in_parts(seed: int) -> None:
         known = (known - set(message.removed)) | set(message.added)
     assert known == set(after)
     assert len(messages) == max(1, -(-(len(set(before) ^ set(after))) // 1_000))
+
+
+def test_a_set_that_grows_does_not_bring_more_topics_than_there_may_be(bench: Bench) -> None:
+    bench.directory.sets["set:all"] = ("token0",)
+    client = follow(bench, "set:all", channels=("trades", "token"))
+    for number in range(5, 300):
+        bench.add(f"token{number}")
+    bench.directory.sets["set:all"] = tuple(f"token{number}" for number in range(300))
+    bench.tick()
+    client.read()
+    session = client.link.session
+    assert (len(session.topics), len(session.tokens)) == (limits.MAX_SET_TOPICS, 300)
+
+
+def test_sets_know_one_spelling_of_a_channel(bench: Bench) -> None:
+    bench.directory.sets["set:all"] = ("token0",)
+    client = follow(bench, "set:all", channels=("TRADES", "trades"))
+    assert client.read()[0]["data"]["active"] == 1
+    client.subscribe("set:all", action="unsubscribe", channels=["trades"])
+    client.read()
+    bench.happen("token0")
+    bench.flush_topics()
+    assert client.read() == []
+
+
+def test_sets_that_stay_as_they_are_cost_no_look_at_their_members(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.directory.sets["set:all"] = ("token0", "token1")
+    follow(bench, "set:all").read()
+    monkeypatch.setattr(bench.directory, "value", None)
+    bench.tick()
+
+
+def test_a_defect_in_one_set_costs_the_others_nothing(bench: Bench) -> None:
+    bench.directory.sets.update({"set:bad": ("token0",), "set:good": ("token1",)})
+    bad, good = follow(bench, "set:bad"), follow(bench, "set:good")
+    bad.read()
+    good.read()
+    bench.directory.sets["set:bad"] = 7  # type: ignore[assignment]
+    bench.directory.sets["set:good"] = ("token2",)
+    bench.tick()
+    assert changes(good.read()) == [(["token2"], ["token1"])]
+    assert bench.hub.stats.bad_rows == 1

@@ -430,10 +430,16 @@ def test_only_so_much_of_what_was_missed_is_brought_back(bench: Bench) -> None:
     keeper.read()
     client, _ = bench.ask(CAPS)
     client.subscribe("token0", channels=["trades"], after={"token0": 1}, stream="stream-1")
-    assert numbers(client.read()) == [], "the hole shows at the next event"
+    brought = numbers(client.read())
+    assert brought == [("token0", number) for number in range(2, len(brought) + 2)]
+    assert 4_000 < len(brought) < 6_000, "half a mebibyte"
     bench.happen("token0")
     bench.flush_topics()
-    assert numbers(client.read()) == [("token0", 10_001)]
+    assert numbers(client.read()) == [("token0", 10_001)], "the hole shows"
+    for _ in range(limits.INBOUND_BURST):
+        client.subscribe("token0")
+    answered = kinds(client.read()).count("subscription")
+    assert 0 < answered < limits.INBOUND_BURST // 4, "it costs what it makes the server send"
 
 
 def test_topics_are_idle_once_their_last_session_has_ended(bench: Bench) -> None:
@@ -454,3 +460,118 @@ def test_no_heartbeat_is_due_where_events_are_sent(bench: Bench) -> None:
         client.link.last_byte_ms = bench.now
         bench.pass_time(5_000)
     assert set(kinds(client.read())) == {"transaction"}
+
+
+def test_what_a_client_has_coming_is_not_brought_back_as_well(bench: Bench) -> None:
+    client = ask(bench, "trades")
+    client.read()
+    bench.hub.pause(client.link, bench.now)
+    bench.happen("token0", 3)
+    bench.flush_topics()
+    client.subscribe("token0", channels=["trades"], after={"token0": 0}, stream="stream-1")
+    assert numbers(client.read()) == [("token0", 1), ("token0", 2), ("token0", 3)]
+
+
+def test_what_is_brought_back_leaves_room_for_what_comes(bench: Bench) -> None:
+    bench.directory.events.update(token0=700, token1=700)
+    client, _ = bench.ask("channels,details")
+    client.subscribe("token0", "token1", channels=["trades"], after={"token0": 0, "token1": 0}, stream="stream-1")
+    bench.happen("token0")
+    bench.flush_topics()
+    assert client.link.close_with is None
+    assert numbers(client.read())[-1] == ("token0", 701)
+
+
+def test_a_burst_beyond_the_bound_is_written_to_nobody_at_once(bench: Bench) -> None:
+    client = ask(bench, "trades")
+    client.read()
+    bench.happen("token0", 60_000)
+    bench.now += 50
+    written = sum(len(data) for _, data in bench.hub.flush_topics(bench.now, 1_700_000_000_000))
+    assert written <= limits.RESUME_MAX_BYTES
+    assert client.link.close_with == (4003, "more than can be queued")
+
+
+def test_values_and_states_have_their_share_while_events_wait(bench: Bench) -> None:
+    client = ask(bench, "trades", "token", "state", tokens=("token0", "token1"))
+    client.read()
+    bench.hub.pause(client.link, bench.now)
+    bench.change("token0")
+    bench.turn("token1")
+    bench.happen("token0", 1_500)
+    bench.tick()
+    bench.flush_topics()
+    seen = b""
+    for _ in range(30):
+        bench.happen("token0", 700)
+        bench.flush_topics()
+        if not client.link.writable:
+            seen += bytes(client.socket.buffer)
+            client.socket.buffer.clear()
+            bench.hub.resume(client.link, bench.now)
+            bench.flush()
+    assert b'"token_batch"' in seen
+    assert b'"kline"' in seen
+
+
+def test_who_holds_only_channels_is_told_of_their_sources(bench: Bench) -> None:
+    client = ask(bench, "trades", "state")
+    client.read()
+    bench.hub.source_lost("test", bench.now)
+    bench.flush()
+    assert codes(client.read()) == ["UPSTREAM_UNAVAILABLE"]
+    bench.hub.source_lost("another", bench.now)
+    bench.flush()
+    assert codes(client.read()) == []
+
+
+def test_a_flush_that_breaks_off_leaves_everybody_able_to_decode(bench: Bench) -> None:
+    names = [f"token{number}" for number in range(40)]
+    for name in names[5:]:
+        bench.add(name)
+    clients = [Client(bench, True, Offer(frozenset({"batch", "channels"}))) for _ in range(3)]
+    for client in clients:
+        client.subscribe(*names)
+        client.subscribe("token0", channels=["trades"])
+    for round_number in range(8):
+        for name in names:
+            bench.change(name)
+        bench.tick()
+        for client in clients:
+            assert len(client.read()[-1]["data"]["updates"]) == 40
+        if round_number == 4:
+            bench.happen("token0", 30)
+            sending = bench.hub.flush_topics(bench.now, 1_700_000_000_000)
+            write, data = next(sending)
+            write(data)
+            sending.close()
+            bench.flush()
+
+
+def test_a_heartbeat_is_due_to_who_got_nothing(bench: Bench) -> None:
+    bench.turn("token0")
+    client, _ = bench.ask(CAPS + ",heartbeat")
+    client.subscribe("token0", channels=["state"])
+    client.read()
+    heard = []
+    for _ in range(5):
+        bench.pass_time(5_000)
+        for _ in range(2):
+            other, _ = bench.ask(CAPS)
+            other.subscribe("token0", channels=["state"])
+            other.link.last_byte_ms = bench.now
+        bench.flush_topics(300)
+        client.link.last_byte_ms = bench.now
+        heard += client.read()
+    assert "heartbeat" in kinds(heard)
+
+
+def test_who_comes_in_the_middle_of_a_long_gap_does_not_wait_for_its_end(bench: Bench) -> None:
+    bench.turn("token0")
+    ask(bench, "state")
+    bench.directory.topics["token0", "state"].gap_ms = 60_000
+    bench.turn("token0")
+    bench.flush_topics(300)
+    client, _ = bench.ask(CAPS)
+    client.subscribe("token0", channels=["state"])
+    assert kinds(client.read()) == ["subscription", "kline"]

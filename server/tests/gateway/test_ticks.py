@@ -8,6 +8,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tokenwire_server.gateway.endpoint import _WRITES_AT_ONCE, next_tick
+from tokenwire_server.gateway.outlet import Outlet
 
 from .conftest import Serve
 from .test_clients import receive, subscribe
@@ -41,11 +42,14 @@ async def test_a_blocked_loop_makes_fewer_ticks_not_a_burst(serve: Serve) -> Non
 async def test_a_write_that_fails_ends_that_connection_and_nobody_else_misses_the_tick(serve: Serve) -> None:
     """Numbers were taken for frames that its client does not get: going on would be a silent hole."""
 
-    class Broken:
+    class Broken(asyncio.Transport):
         aborted = False
 
-        def write(self, data: bytes) -> None:
+        def write(self, data: object) -> None:
             raise OSError("no more")
+
+        def get_write_buffer_size(self) -> int:
+            return 0
 
         def abort(self) -> None:
             self.aborted = True
@@ -58,7 +62,7 @@ async def test_a_write_that_fails_ends_that_connection_and_nobody_else_misses_th
         (cohort,) = next(iter(hub.sets.occupied())).live.values()
         broken = Broken()
         members = cohort.newcomers.members
-        members[next(iter(members))] = broken.write
+        members[next(iter(members))] = Outlet(broken).write
         source.trade("DOGE", "7")
         while (await receive(second, 1))[0]["data"]["price"] != "7":
             pass

@@ -110,6 +110,10 @@ class Board:
             self._by_address[value.address] = row
         return row
 
+    def at(self, address: str) -> Row | None:
+        """The row of a token, if it has one."""
+        return self._by_address.get(address)
+
     def changed(self, row: Row, now_ms: int) -> None:
         """The row's value has a new version; the next tick carries it."""
         row.changed_ms = now_ms

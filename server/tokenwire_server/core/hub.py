@@ -8,12 +8,13 @@ from (``upstream``), and here what they are sent, and when.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from tokenwire_schemas import limits
 from tokenwire_schemas.close_codes import CloseCode
 from tokenwire_schemas.errors import CATALOGUE, ErrorCode
+from tokenwire_schemas.limits import RESUME_MAX_BYTES
 from tokenwire_server.core.board import Row
 from tokenwire_server.core.delivery import Delivery
 from tokenwire_server.core.lifecycle import HubConfig
@@ -27,6 +28,7 @@ from tokenwire_server.core.states import LinkState
 from tokenwire_server.core.subscribing import Directory, Subscriber
 from tokenwire_server.core.tokensets import Format
 from tokenwire_server.core.topic_delivery import Due, TopicDelivery, due_to
+from tokenwire_server.core.topics import Change, Topic
 from tokenwire_server.core.wire import ping_frame
 
 __all__ = ["Hub", "HubConfig"]
@@ -100,22 +102,8 @@ class Hub(Requests):
         changes = {change.topic: change for change in self.topics.take(now)}
         if not changes:
             return
-        for change in changes.values():
-            for session in change.newcomers:
-                session.want_state(change.topic)
-                if session.link is not None:
-                    self._ready[session.link] = None
         delivery = TopicDelivery(self.ledger, self._stamp(wall))
-        live: deque[tuple[dict[Session, Write], Due, Format]] = deque()
-        for held in {held: None for topic in changes for held in topic.sets}:
-            held.sent_ms = now
-            due = due_to(held, changes)
-            self._queue(tuple(held.waiting), due)
-            for form, members in list(held.live.items()):
-                waiting = {session: None for session in members if due.is_torn or session.waits()}
-                self._queue(waiting, due)  # what they wait for must not be overtaken
-                ready = {session: write for session, write in members.items() if session not in waiting}
-                live.append((ready, due, form))
+        live = self._queue_or_plan(changes, now)
         self._ticking = True
         served = 0
         try:
@@ -130,11 +118,36 @@ class Hub(Requests):
                         session.leave_window()
         finally:
             for members, due, _ in live:  # a defect: who was not reached yet has it queued
+                for session in list(members)[:served]:
+                    session.leave_window()
                 self._queue(list(members)[served:], due)
                 served = 0
             self.stats.events += delivery.events
             self.stats.bad_rows += delivery.bad_states
             self._after_sending(delivery)
+
+    def _queue_or_plan(
+        self, changes: Mapping[Topic, Change], now: int
+    ) -> deque[tuple[dict[Session, Write], Due, Format]]:
+        """Queue what can't be written at once; the rest, by set and format."""
+        for change in changes.values():
+            for session in change.newcomers:
+                session.want_state(change.topic)
+                if session.link is not None:
+                    self._ready[session.link] = None
+        live: deque[tuple[dict[Session, Write], Due, Format]] = deque()
+        for held in {held: None for topic in changes for held in topic.sets}:
+            due = due_to(held, changes)
+            if due.events or due.states:
+                held.sent_ms = now
+            self._queue(tuple(held.waiting), due)
+            for form, members in list(held.live.items()):
+                is_much = due.is_torn or due.octets(form.details) > RESUME_MAX_BYTES
+                waiting = {session: None for session in members if is_much or session.waits()}
+                self._queue(waiting, due)  # what they wait for must not be overtaken
+                ready = {session: write for session, write in members.items() if session not in waiting}
+                live.append((ready, due, form))
+        return live
 
     def _queue(self, sessions: Iterable[Session], due: Due) -> None:
         """Have ``sessions`` sent this when they can be written to."""

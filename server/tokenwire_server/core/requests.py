@@ -91,16 +91,19 @@ class Requests(Upstream, Lifecycle):
         session = link.session
         if session.format.every:  # what changed before is not for tokens that are subscribed only now
             session.catch_up(self.board)
+        waiting = session.stream_bytes
         replies, refusals, changes = self._subscriber.apply(request, session, now)
         for reply in replies:
             self._enqueue(link, _SUBSCRIPTION, encode_data(reply))
         for refusal in refusals:
             self._error(link, refusal.code, refusal.message, request.request_id, refusal.names)
+        if link.limiter is not None:  # what it makes the server send counts as much as sending it
+            link.limiter.charge((session.stream_bytes - waiting) // limits.INBOUND_SHARE_BYTES)
         for change in changes:
             self._enqueue(link, _SET, encode_data(change))
         if session.holdings is not None:
             self.followers[session] = None
-        if not session.tokens.indices & self.staleness.stale:
+        if session.stale_warned and not self._held(session) & self.staleness.stale:
             session.stale_warned = False
         self._warn_if_stale(session)
         self._ready[link] = None
@@ -115,9 +118,23 @@ class Requests(Upstream, Lifecycle):
             if session.holdings is None:
                 del self.followers[session]
             elif link is not None and link.close_with is None and not session.is_behind and not session.waits():
-                for change in self._subscriber.follow(session, now):
-                    self._enqueue(link, _SET, encode_data(change))
-                    self._ready[link] = None
+                try:
+                    self._tell_sets(link, now)
+                except Exception:  # a defect of who knows the members; the others needn't suffer
+                    self.stats.bad_rows += 1
+
+    def connect(self, link: Link, now: int) -> bool:
+        """As of :class:`Lifecycle`; a session that begins with sets is told of their members before their values."""
+        admitted = super().connect(link, now)
+        if admitted and link.session.replay is None and link.session.preface is None:
+            self._tell_sets(link, now)
+        return admitted
+
+    def _tell_sets(self, link: Link, now: int) -> None:
+        if not self._subscriber.is_up_to_date(link.session):
+            for change in self._subscriber.follow(link.session, now):
+                self._enqueue(link, _SET, encode_data(change))
+            self._ready[link] = None
 
     def _ack(self, link: Link, request: AckRequest, now: int) -> None:
         session = link.session

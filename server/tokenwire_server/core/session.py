@@ -18,6 +18,7 @@ from tokenwire_schemas.limits import (
     RESUME_MAX_BYTES,
     RESUME_MAX_FRAMES,
     WRITE_HIGH_WATER_BYTES,
+    WRITE_LOW_WATER_BYTES,
 )
 from tokenwire_server.core.board import Board, Change, Row
 from tokenwire_server.core.grants import STRICT, Grants
@@ -264,10 +265,12 @@ class Session:
         room = self.drain_outbox(chunks, timestamp, room, stats)
         if self.stream:
             room = self._drain_stream(chunks, timestamp, room, stats)
-        if self.pending and not self.outbox and not self.stream:
+        if self.pending and not self.outbox:
+            if self.stream:  # which may never end: values have a share of their own
+                room = max(room, WRITE_LOW_WATER_BYTES)
             room = self._drain_pending(chunks, timestamp, room, stats)
-        if self.touched and not (self.outbox or self.stream or self.pending):
-            self._drain_touched(chunks, timestamp, room, stats)
+        if self.touched and not (self.outbox or self.pending):
+            self._drain_touched(chunks, timestamp, max(room, WRITE_LOW_WATER_BYTES) if self.stream else room, stats)
         if not (self.outbox or self.stream or self.pending or self.touched):
             self.outbox = self.pending = self.stream = self.touched = None
             if self.is_behind:
@@ -343,9 +346,11 @@ class Session:
         return room
 
     def _drain_touched(self, chunks: list[bytes], timestamp: int, room: int, stats: Drained) -> None:
-        touched = self.touched
-        while touched and room > 0:
-            topic = next(iter(touched))
+        touched = self.touched or {}
+        waiting = {owner for owner, _ in self.stream or ()}  # of these, events go before the state
+        for topic in [topic for topic in touched if topic not in waiting]:
+            if room <= 0:
+                return
             del touched[topic]
             if topic.is_touched:  # it is due for all soon
                 continue

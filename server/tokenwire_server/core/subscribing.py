@@ -4,7 +4,8 @@ Partial failure inside v1.0's fields: one ``success`` reply with the accepted to
 reply with the refused names as given, then one ``error`` message for each distinct reason.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from msgspec import UNSET
@@ -12,7 +13,7 @@ from msgspec import UNSET
 from tokenwire_schemas.codec import echo_name, encode_data
 from tokenwire_schemas.errors import ErrorCode
 from tokenwire_schemas.extension_messages import ExtendedSubscriptionData, Rejected, SetData
-from tokenwire_schemas.limits import MAX_MESSAGE_BYTES, MAX_SET_TOPICS, RESUME_MAX_BYTES
+from tokenwire_schemas.limits import MAX_BATCH, MAX_MESSAGE_BYTES, MAX_SET_TOPICS, RESUME_MAX_BYTES, RESUME_MAX_FRAMES
 from tokenwire_schemas.messages import SubscriptionData
 from tokenwire_server.core.board import Board, Row, Value
 from tokenwire_server.core.holdings import SET_PREFIX, Holdings, differences
@@ -131,8 +132,19 @@ class Subscriber:
         known = [name for name in request.channels or () if name == _TOKEN or self._directory.channel(name) is not None]
         return _replies(request, session, outcome, known), outcome.errors(), changes
 
+    def is_up_to_date(self, session: Session) -> bool:
+        """Nothing has changed in the sets that the session follows since its client was told."""
+        holdings = session.holdings
+        if holdings is None:
+            return True
+        unknown = object()
+        return all(self._directory.members(name) is holdings.told.get(name, unknown) for name in holdings.sets)
+
     def follow(self, session: Session, now: int) -> list[SetData]:
-        """Have the session hold what its sets hold now; what its client is to be told of them."""
+        """Have the session hold what its sets hold now; what its client is to be told of them.
+
+        In other channels than ``token`` it gets the first members only, however the set grows.
+        """
         holdings = session.holdings
         if holdings is None:
             return []
@@ -145,8 +157,9 @@ class Subscriber:
                 if told is None or set(members) != set(told):
                     changes += differences(name, told or (), members)
                 holdings.told[name] = members
-            for address in members:
-                self._add_member(address, channels, rows, topics)
+            values = [channel for channel in channels if channel == _TOKEN]
+            for place, address in enumerate(members):
+                self._add_member(address, channels if place < MAX_SET_TOPICS else values, rows, topics)
         gone_rows = [row for row in session.tokens.rows if row not in rows]
         gone_topics = [topic for topic in session.topics.topics if topic not in topics]
         if gone_rows or gone_topics:
@@ -175,8 +188,7 @@ class Subscriber:
             if channel == _TOKEN:
                 rows[self._board.row(value)] = None
             else:
-                spelled = self._directory.channel(channel)
-                topic = spelled and self._directory.topic(address, spelled, self._topics)
+                topic = self._directory.topic(address, channel, self._topics)
                 if topic:
                     topics[topic] = None
 
@@ -207,8 +219,9 @@ class Subscriber:
                 outcome.rows[row] = None
             for topic in topics:
                 outcome.topics[topic] = None
+        fresh = {topic for topic in outcome.topics if topic not in session.topics}
         self._hold(session, outcome)
-        self._catch_up(request, session, outcome, now)
+        self._catch_up(request, session, outcome, fresh, now)
 
     def _subscribe_set(self, name: str, channels: Sequence[str], session: Session, room: int, outcome: _Outcome) -> int:
         """Follow a set; how many subscriptions that takes."""
@@ -217,12 +230,15 @@ class Subscriber:
         if members is None:
             outcome.refuse(shown, ErrorCode.TOKEN_NOT_FOUND, shown)
             return 0
+        before = () if session.holdings is None else session.holdings.sets.get(name, ())
+        added: list[str] = []
         for channel in channels:
-            if channel != _TOKEN and (len(members) > MAX_SET_TOPICS or self._directory.channel(channel) is None):
+            spelled = channel if channel == _TOKEN else self._directory.channel(channel)
+            if spelled is None or (spelled != _TOKEN and len(members) > MAX_SET_TOPICS):
                 outcome.refuse(shown, ErrorCode.UNKNOWN_CHANNEL, f"{channel} of {shown}")
                 return 0
-        before = () if session.holdings is None else session.holdings.sets.get(name, ())
-        wanted = tuple(dict.fromkeys((*before, *channels)))
+            added.append(spelled)
+        wanted = tuple(dict.fromkeys((*before, *added)))
         if len(wanted) - len(before) > room:
             outcome.refuse(shown, ErrorCode.SUBSCRIPTION_LIMIT, shown)
             return 0
@@ -259,8 +275,10 @@ class Subscriber:
         if topics:
             self._topics.enter(session, (*session.topics.topics, *topics))
 
-    def _catch_up(self, request: SubscriptionRequest, session: Session, outcome: _Outcome, now: int) -> None:
-        """Send the newest values and states, and events that the client missed."""
+    def _catch_up(
+        self, request: SubscriptionRequest, session: Session, outcome: _Outcome, fresh: Container[Topic], now: int
+    ) -> None:
+        """Send the newest values and states, and of topics that are ``fresh`` the events that the client missed."""
         same_stream = request.stream == self._stream
         known = request.known if request.known is not None and same_stream else {}
         for row in outcome.rows:
@@ -269,14 +287,23 @@ class Subscriber:
         after = request.after if request.after is not None and same_stream else {}
         for topic in outcome.topics:
             number = after.get(topic.address)
-            if topic.recover is not None and number is not None:
-                items: list[Item] = [
-                    (topic, data) for data in topic.recover(number, len(topic.events), session.format.details)
-                ]
-                octets = sum(len(data) for _, data in items)
-                if session.stream_bytes + octets <= _RECOVERED_BYTES:  # else the hole shows, and is fetched over HTTP
-                    session.push_stream(items, octets)
+            has_room = session.stream_bytes < _RECOVERED_BYTES
+            if topic.recover is not None and number is not None and topic in fresh and has_room:
+                self._recover(session, topic, topic.recover(number, len(topic.events), session.format.details))
             self._topics.welcome(session, topic, now)
+
+    @staticmethod
+    def _recover(session: Session, topic: Topic, missed: Iterable[bytes]) -> None:
+        """Queue what there is room for, so that half of the queue stays free; then the hole shows, for who counts."""
+        items: list[Item] = []
+        octets = 0
+        frames = RESUME_MAX_FRAMES // 2 * (MAX_BATCH if session.format.batch else 1)
+        for data in islice(missed, max(frames - len(session.stream or ()), 0)):
+            if session.stream_bytes + octets + len(data) > _RECOVERED_BYTES:
+                break
+            items.append((topic, data))
+            octets += len(data)
+        session.push_stream(items, octets)
 
     def _unsubscribe(self, request: SubscriptionRequest, session: Session, outcome: _Outcome) -> None:
         channels = request.channels
@@ -285,7 +312,7 @@ class Subscriber:
         topics: dict[Topic, None] = {}
         for name in request.tokens:
             if session.holdings is not None and isinstance(name, str) and name in session.holdings.sets:
-                _leave_set(session.holdings, name, channels)
+                _leave_set(session.holdings, name, None if channels is None else {*channels, *(spelled or ())})
                 outcome.accepted[name] = None
                 continue
             lenient = _Outcome()
@@ -337,7 +364,7 @@ class Subscriber:
         return None
 
 
-def _leave_set(holdings: Holdings, name: str, channels: Sequence[str] | None) -> None:
+def _leave_set(holdings: Holdings, name: str, channels: Container[str | None] | None) -> None:
     """Follow a set no more in these channels, or in any."""
     left = () if channels is None else tuple(each for each in holdings.sets[name] if each not in channels)
     if left:

@@ -28,6 +28,10 @@ class Due(NamedTuple):
     states: list[Topic]
     is_torn: bool
 
+    def octets(self, details: bool) -> int:
+        """The size of the events."""
+        return sum(len(event.data(details)) for event in self.events)
+
 
 class TopicDelivery:
     """What is due in one flush, ready to be sent to any session. ``frames``, ``octets``, ``events``: what was."""

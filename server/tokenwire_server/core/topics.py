@@ -14,10 +14,12 @@ from tokenwire_server.core.tokensets import Format
 if TYPE_CHECKING:
     from tokenwire_server.core.session import Session
 
-__all__ = ["NO_TOPICS", "Event", "Topic", "TopicSet", "Topics"]
+__all__ = ["NO_TOPICS", "Change", "Event", "Topic", "TopicSet", "Topics"]
+
+MAX_WELCOME_MS: Final = 1_000  # how long who begins to hold a topic waits for its state
 
 State = Callable[[bool], bytes]
-Recover = Callable[[int, int, bool], Sequence[bytes]]
+Recover = Callable[[int, int, bool], Iterable[bytes]]
 
 
 class Event(NamedTuple):
@@ -37,9 +39,9 @@ class Topic:
     """One channel of the token at ``address``. ``kind`` is the type of its messages.
 
     ``state(details)`` is asked for the encoded ``data`` of the newest state when it is to be sent, and may be empty:
-    then there is none. ``recover(number, newer, details)`` gives the events after the one with this number, but for
-    the ``newer`` last ones. Whoever writes a topic calls :meth:`tell` and :meth:`touch`, until ``on_idle`` is called:
-    nobody holds it any more.
+    then there is none. ``recover(number, newer, details)`` gives, one by one, the events after the one with this
+    number, but for the ``newer`` last ones. Whoever writes a topic calls :meth:`tell` and :meth:`touch`, until
+    ``on_idle`` is called: nobody holds it any more.
     """
 
     __slots__ = ("_topics", "address", "channel", "due_ms", "events", "gap_ms", "is_torn", "is_touched", "kind",
@@ -154,6 +156,10 @@ class Topics:
         """Distinct sets."""
         return len(self._sets)
 
+    def occupied(self) -> list[TopicSet]:
+        """All sets that a session holds."""
+        return list(self._sets.values())
+
     def enter(self, session: "Session", topics: Iterable[Topic]) -> None:
         """Move ``session`` to the set of exactly ``topics``."""
         wanted = tuple(topics)
@@ -193,6 +199,8 @@ class Topics:
         if now >= topic.due_ms and not topic.is_touched:
             topic.due_ms = now + topic.gap_ms
             session.want_state(topic)
+        elif topic.due_ms - now > MAX_WELCOME_MS:
+            session.want_state(topic)  # once sooner than the others get theirs
         else:
             topic.newcomers[session] = None
             self.changed[topic] = None

@@ -1,6 +1,6 @@
 """What becomes of the data's sources, told to those who hold their tokens; and single versions for who wants all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tokenwire_schemas.close_codes import CloseCode
@@ -11,6 +11,7 @@ from tokenwire_server.core.link import Link
 from tokenwire_server.core.session import Item, Session
 from tokenwire_server.core.staleness import Staleness
 from tokenwire_server.core.tokensets import TokenSet
+from tokenwire_server.core.topics import TopicSet
 
 __all__ = ["Upstream"]
 
@@ -37,15 +38,12 @@ class Upstream(Lifecycle):
         stale = self.staleness.stale
         if newly:
             indices = {row.index for row in newly}
-            for tokens in self.sets.occupied():
-                if tokens.indices & indices:
-                    for session in tokens.members():
-                        self._warn_if_stale(session)
+            for session in self._holders(lambda held: bool(held & indices)):
+                self._warn_if_stale(session)
         if recovered:
-            for tokens in self.sets.occupied():
-                if not tokens.indices & stale:
-                    for session in tokens.members():
-                        session.stale_warned = False
+            for session in self._holders(lambda held: not held & stale):
+                if not self._held(session) & stale:
+                    session.stale_warned = False
 
     def source_lost(self, source: str, now: int) -> None:
         """A source that delivered cannot be reached: warn who holds its tokens, at most once a minute."""
@@ -54,14 +52,33 @@ class Upstream(Lifecycle):
             return
         self._source_lost[source] = now
         text = f"the source {source} cannot be reached; its values stand still until it is"
+        theirs = {row.index for row in self.board.rows if row.value.source == source}
+        for session in self._holders(lambda held: bool(held & theirs)):
+            if session.link is not None:
+                self._error(session.link, ErrorCode.UPSTREAM_UNAVAILABLE, text)
+
+    def _holders(self, concerns: Callable[[frozenset[int]], bool]) -> list[Session]:
+        """The sessions whose tokens, or the tokens of whose topics, are what is asked for (as indices of rows)."""
+        found: dict[Session, None] = {}
         for tokens in self.sets.occupied():
-            if any(row.value.source == source for row in tokens.rows):
-                for session in tokens.members():
-                    if session.link is not None:
-                        self._error(session.link, ErrorCode.UPSTREAM_UNAVAILABLE, text)
+            if concerns(tokens.indices):
+                found.update(dict.fromkeys(tokens.members()))
+        for topics in self.topics.occupied():
+            if concerns(self._rows_of(topics)):
+                found.update(dict.fromkeys(topics.members()))
+        return list(found)
+
+    def _held(self, session: Session) -> frozenset[int]:
+        return session.tokens.indices | self._rows_of(session.topics)
+
+    def _rows_of(self, topics: TopicSet) -> frozenset[int]:
+        rows = (self.board.at(topic.address) for topic in topics.topics)
+        return frozenset(row.index for row in rows if row is not None)
 
     def _warn_if_stale(self, session: Session) -> None:
-        shared = session.tokens.indices & self.staleness.stale
+        if not self.staleness.stale or session.stale_warned:
+            return
+        shared = self._held(session) & self.staleness.stale
         link = session.link
         if shared and link is not None and not session.stale_warned:
             session.stale_warned = True

@@ -205,6 +205,7 @@ class Market:
         bars: MarketBars | None = None,
         on_trade: Callable[[TokenState, int, Trade], None] = lambda token, number, trade: None,
         on_jump: Callable[[TokenState, Decimal], None] = lambda token, price: None,
+        on_unnumbered: Callable[[TokenState], None] = lambda token: None,
     ) -> None:
         self.bars = MarketBars() if bars is None else bars  # an empty one is false
         self.trades = 0  # applied
@@ -221,6 +222,7 @@ class Market:
         self._on_change = on_change
         self._on_trade = on_trade
         self._on_jump = on_jump
+        self._on_unnumbered = on_unnumbered
         self._log_plan = LogPlan()
         self._first_version = max(version_floor, start_ms << VERSION_SHIFT)
         self._registry = Registry(max_tokens, default_chain)
@@ -336,6 +338,7 @@ class Market:
         else:
             self.unnumbered += 1
             log.skip()
+            self._on_unnumbered(token)
         self.bars.fold(source, token.address, trade, turnover)
         changed = token.fold(trade, turnover, clock.now_ms)
         queued_ms = token._queued_ms

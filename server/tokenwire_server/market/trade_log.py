@@ -88,9 +88,10 @@ class TradeLog:
         self.newest += 1
         return self.newest
 
-    def skip(self) -> None:
-        """A trade could be given no number: whoever counts is to see a hole (of at most so many) before the next."""
-        self.skipped = min(self.skipped + 1, MAX_SKIPPED)
+    def skip(self, count: int = 1) -> None:
+        """Trades are missing, or could be given no number: whoever counts sees a hole of so many before the next one
+        (of a thousand at most)."""
+        self.skipped = min(self.skipped + count, MAX_SKIPPED)
 
     def after(self, number: int, limit: int) -> list[NumberedTrade]:
         """At most ``limit`` trades numbered above ``number``, ascending: of these the oldest that are at hand."""

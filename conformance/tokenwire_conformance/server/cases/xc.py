@@ -188,11 +188,11 @@ async def unknown_channel(bench: Bench) -> None:
 @SERVER.case(
     "S-XC-08", "ext.channels", "XC.answered", "XC.counted",
     sends="a subscribe to 2 tokens with token, trades and klines:1m; an unsubscribe of one of them with trades",
-    expects="the answers name the channels of their requests; active, where details is granted, is 6, then 5",
+    expects="the successes name the channels of their requests; active, where details is granted, is 6, then 5",
     why="A client with several requests under way reads from the answer what it holds.",
 )  # fmt: skip
 async def answered(bench: Bench) -> None:
-    """An answer names the channels of its request, and active counts pairs."""
+    """A success names the channels of its request, and active counts pairs."""
     peer = await granted(bench)
     tokens = bench.tokens(2)
     for action, names, channels, held in (

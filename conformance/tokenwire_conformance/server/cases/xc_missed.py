@@ -29,6 +29,7 @@ _BEFORE: Final = 2
 _OVERFLOW: Final = 4003
 _SLOW: Final = 4001
 _FILLING: Final = 90
+"""Requests. Each brings 50 values: 1.2 MB in all, of which the answers are less than I-37 lets a server hold."""
 _PACE_S: Final = 0.1  # fewer a second than I-36 allows
 _HELD: Final = 50
 _STALL_S: Final = 4.0
