@@ -23,7 +23,7 @@ from tokenwire_server.gateway.http import SOCKETIO_PATH, build_http_app
 from tokenwire_server.gateway.plain_streams import PlainStreams
 from tokenwire_server.gateway.server import GatewayServer
 from tokenwire_server.history.service import DataDirectory
-from tokenwire_server.instruments import build_instruments
+from tokenwire_server.instruments import build_instruments, observe_socketio
 from tokenwire_server.intake import POSTED, Intake
 from tokenwire_server.market.bars import BarPlan
 from tokenwire_server.market.intervals import parse_intervals
@@ -185,6 +185,7 @@ async def _running(
     server.drains.append(streams.drain)
     if face is not None:
         pipeline.before_tick(face.tick)
+        observe_socketio(metrics, face.sockets, lambda: face.cut)
         server.drains.append(face.drain)
     for source in sources:
         pipeline.add_source(source)

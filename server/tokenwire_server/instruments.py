@@ -3,7 +3,7 @@
 Everything is a plain integer of its owner, read when somebody asks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import TypeVar
 
 from tokenwire_server.core.plain_hub import PlainHub
@@ -16,7 +16,7 @@ from tokenwire_server.ports import SourceState
 from tokenwire_server.telemetry.histogram import LatencyHistogram
 from tokenwire_server.telemetry.metrics import Kind, Metrics, Readings, build_metrics
 
-__all__ = ["build_instruments"]
+__all__ = ["build_instruments", "observe_socketio"]
 
 K = TypeVar("K")
 
@@ -29,6 +29,7 @@ def build_instruments(pipeline: Pipeline, endpoint: Endpoint, streams: PlainHub,
     _traffic(metrics, endpoint)
     _latency(metrics, endpoint)
     _streams(metrics, streams)
+    _channels(metrics, pipeline)
     _market(metrics, pipeline)
     if pipeline.recorder is not None:
         _history(metrics, pipeline.recorder)
@@ -250,6 +251,37 @@ def _streams(metrics: Metrics, hub: PlainHub) -> None:
         metrics.observe(name, description=description, unit=unit, kind=Kind.COUNTER, read=_one(read))
 
 
+def _channels(metrics: Metrics, pipeline: Pipeline) -> None:
+    """Of the v1.0 endpoint."""
+    topics, books, stats = pipeline.hub.topics, pipeline.books, pipeline.hub.stats
+    gauges: dict[str, tuple[str, Callable[[], int]]] = {
+        "channel_sets": ("Distinct sets of channels that sessions hold, prices aside.", lambda: len(topics)),
+        "channel_subscriptions": ("Subscriptions of sessions to those.", lambda: topics.subscriptions),
+        "order_books": ("Order books kept up to date, because somebody wants them.", lambda: len(books)),
+    }
+    for name, (description, read) in gauges.items():
+        metrics.observe(name, description=description, kind=Kind.GAUGE, read=_one(read))
+    counters: dict[str, tuple[str, Callable[[], int]]] = {
+        "channel_events": ("Trades and closed bars handed to sessions.", lambda: stats.events),
+        "order_books_crossed": ("Times that a book's best bid reached its best ask.", lambda: books.crossed),
+    }
+    for name, (description, read) in counters.items():
+        metrics.observe(name, description=description, kind=Kind.COUNTER, read=_one(read))
+
+
+def observe_socketio(metrics: Metrics, sockets: Sized, cut: Callable[[], int]) -> None:
+    """Of the Socket.IO path: its clients now, and how many did not read and were ended."""
+    metrics.observe(
+        "socketio_clients", description="Clients of Socket.IO.", kind=Kind.GAUGE, read=_one(lambda: len(sockets))
+    )
+    metrics.observe(
+        "socketio_clients_cut",
+        description="Clients of Socket.IO that were ended because they did not read.",
+        kind=Kind.COUNTER,
+        read=_one(cut),
+    )
+
+
 def _history(metrics: Metrics, recorder: Recorder) -> None:
     builder = recorder.builder
     metrics.observe(
@@ -316,6 +348,16 @@ def _market(metrics: Metrics, pipeline: Pipeline) -> None:
         description="Stated values that passed validation, by source.",
         kind=Kind.COUNTER,
         read=lambda: _by(pipeline.stated, "source"),
+    )
+    metrics.observe(
+        "source_events",
+        description="What sources did: frames, reconnects, poll cycles, requests and the like.",
+        kind=Kind.COUNTER,
+        read=lambda: [
+            (count, {"source": source, "event": event})
+            for tallied in pipeline.tallied
+            for source, event, count in tallied.tally()
+        ],
     )
     metrics.observe(
         "source_gaps",

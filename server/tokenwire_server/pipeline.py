@@ -26,7 +26,7 @@ from tokenwire_server.market.token_pages import TokenPages
 from tokenwire_server.market.trade_pages import TradePage, TradeRequest, trade_page_of
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import ReadsMarket, TokenValue
-from tokenwire_server.ports import BookSource, Replay, Source, SourceState
+from tokenwire_server.ports import BookSource, Replay, Source, SourceState, Tallied
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.token_sets import TokenLists
 from tokenwire_server.validation.trades import Rejection, validate_recorded, validate_trade, validate_value
@@ -94,6 +94,7 @@ class Pipeline:
         self._pages: HistoryPages | None = None
         self.gaps: dict[str, tuple[int, int]] = {}  # holes, and trades in them, by source
         self.states: dict[str, SourceState] = {}
+        self.tallied: list[Tallied] = []
         self._replays: set[str] = set()
         self._monotonic_ms = monotonic_ms
         self._wall_ms = wall_ms
@@ -115,6 +116,8 @@ class Pipeline:
         self.hub.staleness.sources[name] = health
         if isinstance(source, BookSource):
             source.use_books(self.books)
+        if isinstance(source, Tallied):
+            self.tallied.append(source)
 
     def keep(self, recorder: Recorder, pages: HistoryPages) -> None:
         """Have everything from now on stored, and answer for what is not at hand any more from what was."""

@@ -4,7 +4,7 @@ A source feeds the market through a :class:`Sink`; data flows one way: source (I
 market (pure), board and hub (pure), gateway (I/O).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from tokenwire_server.market.book import BookCondition, BookUpdate, OrderBook
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
 
-__all__ = ["BookSink", "BookSource", "Replay", "Resumable", "Sink", "Source", "SourceState"]
+__all__ = ["BookSink", "BookSource", "Replay", "Resumable", "Sink", "Source", "SourceState", "Tallied"]
 
 
 class SourceState(StrEnum):
@@ -91,6 +91,14 @@ class Resumable(Protocol):
         that means nothing here (another file) is left aside. What comes twice all the same is dropped by its ids.
 
         A source whose clock is not the wall clock tells it again first, as it stood at that position."""
+
+
+@runtime_checkable
+class Tallied(Protocol):
+    """A source that counts what it did."""
+
+    def tally(self) -> Iterable[tuple[str, str, int]]:
+        """Names of the source, or of one of its parts, of an event, and how often it happened until now."""
 
 
 @runtime_checkable

@@ -181,6 +181,23 @@ async def test_metrics_tell_of_sessions(serve: Serve) -> None:
     assert float(rows["tokenwire_ack_lag_frames"]) >= 1
 
 
+async def test_metrics_tell_of_channels_and_books(serve: Serve) -> None:
+    async with serve() as (server, source), connect(f"{server.url}?caps=channels") as client:
+        await get(client)
+        data = {"action": "subscribe", "tokens": ["DOGE"], "channels": ["trades", "klines:1m"]}
+        await client.send(json.dumps({"type": "subscription", "data": data}))
+        await until(client, "subscription")
+        source.trade("DOGE", "2")
+        await until(client, "transaction")
+        text = server.metrics.exposition()[0].decode()
+    rows = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert rows["tokenwire_channel_sets"] == "1.0"
+    assert rows["tokenwire_channel_subscriptions"] == "2.0"
+    assert float(rows["tokenwire_channel_events_total"]) >= 1
+    assert rows["tokenwire_order_books"] == "0.0"
+    assert rows["tokenwire_order_books_crossed_total"] == "0.0"
+
+
 def test_wishes_are_read_from_the_query() -> None:
     from websockets.datastructures import Headers
 

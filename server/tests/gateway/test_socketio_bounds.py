@@ -109,6 +109,9 @@ async def test_who_does_not_read_at_all_is_cut_and_nobody_else_notices(serve: Se
                 await price(events, str(number))
         assert number > 2
         assert face.cut == 1
+        metrics = server.metrics.exposition()[0].decode()
+        assert "tokenwire_socketio_clients 1.0" in metrics
+        assert "tokenwire_socketio_clients_cut_total 1.0" in metrics
 
 
 async def test_garbage_is_answered_and_ends_after_the_tenth_without_a_traceback(

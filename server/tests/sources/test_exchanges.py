@@ -129,6 +129,9 @@ async def test_a_hole_over_a_reconnection_is_fetched(make: type[Venue], sink: Re
             await sink.until(lambda: len(sink.all) == 41)
     assert ids(sink) == list(range(1, 42))
     assert (source.gaps, source.missed, source.reconnects) == (1, 0, 1)
+    told = {(name, event): count for name, event, count in source.tally()}
+    assert (told[venue.kind, "reconnect"], told[venue.kind, "trade_backfilled"]) == (1, source.backfilled)
+    assert source.backfilled >= 37
     assert not sink.gaps
 
 

@@ -312,6 +312,10 @@ async def test_a_server_with_both_sources_serves_the_merged_token() -> None:
             market = started.pipeline.market
             while not (len(market) == 3 and all(token.has_value for token in market)):
                 await asyncio.sleep(0.01)
+            metrics = started.metrics.exposition()[0].decode()
+            for name in ("dexscreener", "jupiter"):
+                assert f'tokenwire_source_events_total{{event="cycle",source="{name}"}}' in metrics
+            assert 'tokenwire_source_events_total{event="token_forgotten",source="aggregator"} 0.0' in metrics
             address = f"http://127.0.0.1:{started.port}"
             async with aiohttp.ClientSession() as session:
                 async with session.get(f"{address}/ready") as answer:

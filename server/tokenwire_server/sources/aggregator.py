@@ -9,7 +9,7 @@ a token; the token itself stays, since clients may hold it, and is stale until s
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -130,6 +130,13 @@ class Aggregator:
     def facts(self, chain: str, address: str) -> tuple[TokenFacts, ...]:
         """Who said what of a token, and when."""
         return self.merger.book.facts((chain, address))
+
+    def tally(self) -> Iterator[tuple[str, str, int]]:
+        """What happened, for the metrics; the pollers under their own names."""
+        for poller in self.pollers:
+            yield from poller.tally()
+        yield self._name, "token_forgotten", self.forgotten
+        yield self._name, "price_unconverted", self.merger.unconverted
 
     async def run(self, sink: Sink) -> None:
         """Poll and merge until cancelled.

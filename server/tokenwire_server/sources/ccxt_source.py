@@ -8,7 +8,7 @@ is seen here. The four exchanges with sources of their own are better served by 
 import asyncio
 import importlib
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -88,6 +88,11 @@ class CcxtSource:
     def cadence_ms(self) -> int:
         """While nothing fails, the clock is told this often."""
         return CADENCE_MS
+
+    def tally(self) -> Iterator[tuple[str, str, int]]:
+        """What happened, for the metrics."""
+        yield self._name, "batch", self.batches
+        yield self._name, "reconnect", self.reconnects
 
     async def run(self, sink: Sink) -> None:
         """Deliver until cancelled; ccxt reconnects, and what makes it fail is answered with a new beginning."""

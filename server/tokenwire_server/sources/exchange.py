@@ -7,7 +7,7 @@ told through ``sink.gap``.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from random import Random
 from typing import Final
@@ -122,6 +122,12 @@ class Exchange:
     def resume(self, position: str) -> None:
         """Go on behind what an earlier process delivered: what came since is a hole, found with the next trade."""
         self._positions.resume(read_positions(position, self._symbols), self._continuity)
+
+    def tally(self) -> Iterator[tuple[str, str, int]]:
+        """What happened, for the metrics."""
+        yield self._name, "frame", self.frames
+        yield self._name, "reconnect", self.reconnects
+        yield self._name, "trade_backfilled", self.backfilled
 
     async def run(self, sink: Sink) -> None:
         """Deliver until cancelled; reconnects by itself, for ever."""

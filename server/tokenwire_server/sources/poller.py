@@ -8,7 +8,7 @@ makes the next ones fall out, not pile up.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Final, Protocol
 
@@ -85,6 +85,13 @@ class Poller:
         self._wall_ms = wall_ms
         self.problem = ""
         self._told: tuple[SourceState, BreakerState] | None = None
+
+    def tally(self) -> Iterator[tuple[str, str, int]]:
+        """What happened, for the metrics."""
+        yield self.name, "cycle", self.cycles
+        yield self.name, "cycle_skipped", self.skipped
+        yield self.name, "request", self.requests
+        yield self.name, "request_failed", sum(self.failures.values())
 
     async def run(self, session: aiohttp.ClientSession, reports: Reports) -> None:
         """Poll until cancelled."""
