@@ -183,10 +183,13 @@ class Recording:
             self._put(events.Rejected(source, reason, detail))
 
     def gap(self, source: str, token: str, missed: int) -> None:
-        """Write a hole."""
+        """Write a hole, before the frame that showed it: so it was told live, ahead of the frame's trades."""
         self.gaps += 1
-        self._write_frame()
-        self._put(events.Gap(source, token, missed))
+        if self._frame is not None and self._frame[0] == source:
+            self._put(events.Gap(source, token, missed), self._frame[1])
+        else:
+            self._write_frame()
+            self._put(events.Gap(source, token, missed))
 
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         """Remember the state, and tell of it: a tape has one of its own."""
