@@ -93,6 +93,14 @@ class SimServer:
     def channel(self, name: str) -> None:
         """There are values only."""
 
+    def channel_names(self) -> str:
+        """Likewise."""
+        return "token"
+
+    def set_names(self) -> str:
+        """Likewise."""
+        return "none"
+
     def members(self, name: str) -> None:
         """Likewise."""
 

@@ -87,6 +87,14 @@ class Channels:
             return None if number is None else f"{kind}:{number}"
         return None
 
+    def names(self) -> str:
+        """Which channels there are, in words."""
+        intervals = ", ".join(f"klines:{interval.text}" for interval in self._market.bars.plan.intervals)
+        return (
+            f"token, token:MS ({MIN_PUSH_GAP_MS} to {MAX_PUSH_GAP_MS}), trades, {intervals}, and book:N "
+            f"(1 to {MAX_DEPTH_LEVELS}) where the source has order books"
+        )
+
     def topic(self, address: str, channel: str, topics: Topics) -> Topic | None:
         """The topic of a channel in its one spelling; None if the token has no such."""
         token = self._market.get(address)

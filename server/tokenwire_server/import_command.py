@@ -125,6 +125,8 @@ async def import_trades(
         UserError: a server holds the directory, or the directory or the file can't be used. What was read up to then
             is stored.
     """
+    rows = read_trades(file, progress)
+    chunk = list(islice(rows, _CHUNK_ROWS))  # before the directory: a file that can't be read leaves nothing behind
     kept = await DataDirectory.open(data, retention)
     try:
 
@@ -138,9 +140,9 @@ async def import_trades(
         sources = {token.source for token in await kept.history.tokens()}
         recorder, _ = await kept.attach(market, sources)
         importer = _Importer(market, recorder, venue, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
-        rows = read_trades(file, progress)
-        while chunk := list(islice(rows, _CHUNK_ROWS)):
+        while chunk:
             await importer.take(chunk)
+            chunk = list(islice(rows, _CHUNK_ROWS))
         return importer.outcome
     except HistoryError as error:
         raise UserError(str(error)) from None

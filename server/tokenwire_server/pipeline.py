@@ -28,7 +28,7 @@ from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import ReadsMarket, TokenValue
 from tokenwire_server.ports import BookSource, Replay, Source, SourceState, Tallied
 from tokenwire_server.telemetry.logs import get_log
-from tokenwire_server.token_sets import TokenLists
+from tokenwire_server.token_sets import SET_NAMES, TokenLists
 from tokenwire_server.validation.trades import Rejection, validate_recorded, validate_trade, validate_value
 
 __all__ = ["Pipeline"]
@@ -253,6 +253,14 @@ class Pipeline:
     def channel(self, name: str) -> str | None:
         """The one spelling of a channel besides ``token``."""
         return self.channels.name(name)
+
+    def channel_names(self) -> str:
+        """Which channels there are."""
+        return self.channels.names()
+
+    def set_names(self) -> str:
+        """Which sets of tokens there are."""
+        return SET_NAMES
 
     def members(self, name: str) -> Sequence[str] | None:
         """The addresses in a set of tokens."""

@@ -13,13 +13,14 @@ from typing import Final
 from tokenwire_schemas.limits import DEFAULT_SET_TOKENS, MAX_SET_TOKENS
 from tokenwire_server.market.ranking import Ranking, SortKey
 
-__all__ = ["TokenLists"]
+__all__ = ["SET_NAMES", "TokenLists"]
 
 MAX_LISTS: Final = 256  # sets whose members are remembered
 _MAX_DIGITS: Final = 4
 _TOP: Final = {
     key.value: key for key in (SortKey.VOLUME, SortKey.VOLUME_H1, SortKey.VOLUME_M5, SortKey.MARKET_CAP, SortKey.PRICE)
 }
+SET_NAMES: Final = f"set:all, set:new[:N] and set:top:KEY[:N] (KEY: {', '.join(_TOP)}; N: 1 to {MAX_SET_TOKENS})"
 
 
 class TokenLists:

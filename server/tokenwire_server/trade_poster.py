@@ -25,7 +25,8 @@ REQUEST_TIMEOUT_S: Final = 30.0
 RETRY_S: Final = 0.5
 GIVE_UP_S: Final = 120.0  # after so long without an answer that takes the trades
 MAX_ANSWER_BYTES: Final = 4_194_304
-_BUSY: Final = (429, 503)
+_UNAVAILABLE: Final = 503
+_BUSY: Final = (429, _UNAVAILABLE)
 
 
 class _Answer(msgspec.Struct):
@@ -119,6 +120,8 @@ class TradePoster:
             except (aiohttp.ClientError, ValueError) as error:
                 raise UserError(f"{self._url}: {error}") from None
             else:
+                if status == _UNAVAILABLE and retry_after is None and not self.posts:
+                    raise UserError(f"{self._url} says {status}: {_detail(answer)}")  # it says nothing of later
                 if status in _BUSY:
                     problem = f"{self._url} says {status}: {_detail(answer)}"
                     wait_s = max(RETRY_S, retry_after_s(retry_after, time.time_ns() // 1_000_000))

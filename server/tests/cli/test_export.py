@@ -181,8 +181,9 @@ def test_a_file_that_is_no_table_of_trades(content: bytes, words: str, capsys: p
     Path("t.csv").write_bytes(content)
     assert run("import", "t.csv", "--data", "kept") == 2
     assert words in capsys.readouterr().err
-    assert run("import", "gone.csv", "--data", "kept") == 2
+    assert run("import", "gone.csv", "--data", "new") == 2
     assert "gone.csv: No such file" in capsys.readouterr().err
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize(

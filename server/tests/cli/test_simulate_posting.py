@@ -173,7 +173,7 @@ async def test_a_server_that_stays_busy_is_given_up() -> None:
 
 
 async def test_once_it_is_to_end_nothing_is_tried_twice() -> None:
-    async with answering(lambda number, trades: (503, {}, "{}")) as (url, posts):
+    async with answering(lambda number, trades: (503, {"Retry-After": "1"}, "{}")) as (url, posts):
         poster = await post(url, Waits(), 2_500, is_stopping=lambda: True)
     assert (len(posts), poster.unsent) == (1, 2_500)
 
@@ -184,6 +184,7 @@ async def test_once_it_is_to_end_nothing_is_tried_twice() -> None:
         (404, {"detail": "nothing here"}, "says 404: nothing here"),
         (413, {"detail": "too much"}, "says 413: too much"),
         (301, "", "says 301"),
+        (503, {"detail": "start the server with --data DIR"}, "says 503: start the server with"),
         (500, "<html>" + "x" * 10_000, "says 500: <html>xxx"),
         (200, "<html>", "does not answer as a server that takes trades does"),
         (200, {"accepted": "many"}, "does not answer as a server"),

@@ -66,6 +66,12 @@ class FakeDirectory:
     def channel(self, name: str) -> str | None:
         return {"TRADES": "trades"}.get(name, name if name in ("trades", "state", "both") else None)
 
+    def channel_names(self) -> str:
+        return "token, trades, state and both"
+
+    def set_names(self) -> str:
+        return "set:all"
+
     def members(self, name: str) -> tuple[str, ...] | None:
         return self.sets.get(name)
 

@@ -118,7 +118,10 @@ def test_what_there_is_not(bench: Bench) -> None:
         "set:nope": "TOKEN_NOT_FOUND",
         "set:all": "UNKNOWN_CHANNEL",
     }
-    assert len(errors) == 2
+    assert [error["data"]["message"].partition("; ")[2] for error in errors] == [
+        "sets are set:all",
+        "there are token, trades, state and both",
+    ]
     plain, _ = bench.ask("details")
     plain.subscribe("set:all")
     assert codes(plain.read()) == ["TOKEN_NOT_FOUND"], "without the capability it is a name as any other"

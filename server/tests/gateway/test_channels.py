@@ -100,7 +100,9 @@ async def test_names_of_channels_that_there_are_not(serve: Serve) -> None:
         ):
             answer = await reader.subscribe("DOGE", channels=["trades", wrong])
             assert answer["rejected"] == [{"token": "DOGE", "code": "UNKNOWN_CHANNEL"}], wrong
-            assert wrong in (await reader.next("error"))["message"]
+            message = (await reader.next("error"))["message"]
+            assert wrong in message
+            assert "there are token, token:MS (50 to 60000), trades, klines:1s, klines:1m" in message
         answer = await reader.subscribe("DOGE", action="unsubscribe", channels=["trades", "x"])
         assert answer["channels"] == ["trades"]
 

@@ -55,6 +55,12 @@ class Directory(Protocol):
     def channel(self, name: str) -> str | None:
         """The one spelling of a channel besides ``token``; None: there is no such."""
 
+    def channel_names(self) -> str:
+        """Which channels there are, for whoever asked for another one."""
+
+    def set_names(self) -> str:
+        """Which sets of tokens there are, likewise."""
+
     def members(self, name: str) -> Sequence[str] | None:
         """The addresses in a set of tokens, the same object as long as they are the same; None: there is no such."""
 
@@ -66,7 +72,7 @@ class Directory(Protocol):
 class _Outcome:
     """Accepted addresses in request order, refused names, and for each reason what to say of them."""
 
-    __slots__ = ("accepted", "details", "refused", "rows", "topics")
+    __slots__ = ("accepted", "details", "is_set_unknown", "refused", "rows", "topics")
 
     def __init__(self) -> None:
         self.accepted: dict[str, None] = {}
@@ -74,17 +80,24 @@ class _Outcome:
         self.topics: dict[Topic, None] = {}
         self.refused: dict[str, ErrorCode] = {}
         self.details: dict[ErrorCode, list[str]] = {}
+        self.is_set_unknown = False
 
     def refuse(self, name: str, code: ErrorCode, detail: str) -> None:
         if name not in self.refused:
             self.refused[name] = code
             self.details.setdefault(code, []).append(detail)
 
-    def errors(self) -> "list[Refusal]":
-        return [
-            Refusal(code, _text(code, details), [name for name, its in self.refused.items() if its is code][:_NAMED])
-            for code, details in self.details.items()
-        ]
+    def errors(self, directory: Directory) -> "list[Refusal]":
+        refusals = []
+        for code, details in self.details.items():
+            names = [name for name, its in self.refused.items() if its is code][:_NAMED]
+            text = _text(code, details)
+            if code is ErrorCode.UNKNOWN_CHANNEL:
+                text += f"; there are {directory.channel_names()}"
+            elif code is ErrorCode.TOKEN_NOT_FOUND and self.is_set_unknown:
+                text += f"; sets are {directory.set_names()}"
+            refusals.append(Refusal(code, text, names))
+        return refusals
 
 
 class Refusal(NamedTuple):
@@ -130,7 +143,7 @@ class Subscriber:
             self._unsubscribe(request, session, outcome)
         changes = self.follow(session, now)
         known = [name for name in request.channels or () if name == _TOKEN or self._directory.channel(name) is not None]
-        return _replies(request, session, outcome, known), outcome.errors(), changes
+        return _replies(request, session, outcome, known), outcome.errors(self._directory), changes
 
     def is_up_to_date(self, session: Session) -> bool:
         """Nothing has changed in the sets that the session follows since its client was told."""
@@ -229,6 +242,7 @@ class Subscriber:
         shown = echo_name(name)
         if members is None:
             outcome.refuse(shown, ErrorCode.TOKEN_NOT_FOUND, shown)
+            outcome.is_set_unknown = True
             return 0
         before = () if session.holdings is None else session.holdings.sets.get(name, ())
         added: list[str] = []
