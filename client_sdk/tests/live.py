@@ -76,7 +76,7 @@ class Peer:
         asked = await self.hear("subscription")
         names, refused = asked["tokens"][:limit], asked["tokens"][limit:]
         extra = {"requestId": asked["requestId"]} if "requestId" in asked else {}
-        success = {"action": asked["action"], "tokens": [f"{name}-address" for name in names], "status": "success"}
+        success = {"action": asked["action"], "tokens": [address_of(name) for name in names], "status": "success"}
         if names:
             await self.say("subscription", success | extra)
         if refused:
@@ -91,12 +91,17 @@ class Peer:
         """One update."""
         volume = {"h24": "1", "h1": "1", "m5": "0"}
         await self.say(
-            "token_update", {"address": f"{name}-address", "price": price, "marketCap": "0", "volume": volume}
+            "token_update", {"address": address_of(name), "price": price, "marketCap": "0", "volume": volume}
         )
 
     async def stay(self) -> None:
         """Until the client goes."""
         await self.socket.wait_closed()
+
+
+def address_of(name: str) -> str:
+    """Of a name or of an address."""
+    return f"{name.removesuffix('-address')}-address"
 
 
 Script = Callable[[Peer], Awaitable[None]]

@@ -41,10 +41,11 @@ from tokenwire.states import ConnectionState
 if TYPE_CHECKING:
     from tokenwire.aio import Subscribed, TokenClient
     from tokenwire.channels import Bar, Book, Trade
+    from tokenwire.indicator_stream import Indicators, IndicatorStream
     from tokenwire.metrics import ClientMetrics
     from tokenwire.rest import Rest, RestError
     from tokenwire.sharding import ClientCheckpoint
-    from tokenwire.streams import BarStream, BookStream, Indicators, IndicatorStream, TradeStream
+    from tokenwire.streams import BarStream, BookStream, TradeStream
     from tokenwire.url import InvalidUrlError
 
     __version__: str
@@ -94,8 +95,8 @@ _LAZY = {
     "BookStream": "tokenwire.streams",
     "ClientCheckpoint": "tokenwire.sharding",
     "ClientMetrics": "tokenwire.metrics",
-    "IndicatorStream": "tokenwire.streams",
-    "Indicators": "tokenwire.streams",
+    "IndicatorStream": "tokenwire.indicator_stream",
+    "Indicators": "tokenwire.indicator_stream",
     "InvalidUrlError": "tokenwire.url",
     "Rest": "tokenwire.rest",
     "RestError": "tokenwire.rest",

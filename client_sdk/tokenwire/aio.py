@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import random
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import EllipsisType, TracebackType, UnionType
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
@@ -19,16 +19,18 @@ import msgspec
 
 from tokenwire.callbacks import Signal, StateCallbacks, call_back
 from tokenwire.config import ClientConfig
+from tokenwire.endings import all_ended
 from tokenwire.errors import ClientClosedError, ConfigError, ConnectionFailedError, SubscriptionError, TokenwireError
 from tokenwire.events import Event, Quote
 from tokenwire.feeds import Feed, Feeds
+from tokenwire.indicator_stream import IndicatorStream
 from tokenwire.metrics import ClientMetrics
 from tokenwire.rest import Rest
 from tokenwire.session import ClientSession
 from tokenwire.sharding import ClientCheckpoint, merged_metrics
 from tokenwire.shards import LIMIT_CODE, Batch, Shards
 from tokenwire.states import ConnectionState
-from tokenwire.streams import BarStream, BookStream, IndicatorStream, Stream, TradeStream
+from tokenwire.streams import BarStream, BookStream, Stream, TradeStream
 from tokenwire.transport import Opener, opener
 from tokenwire.url import endpoint_url, is_exposed
 
@@ -179,12 +181,15 @@ class TokenClient:
         self._closed = True
         self._signal.set()
         try:
-            for stream in list(self._streams):
-                await stream.aclose()
-            await self._feeds.close()
+            endings: list[Coroutine[Any, Any, None]] = [stream.aclose() for stream in list(self._streams)]
+            endings.append(self._feeds.close())
             if self._shards is not None:
                 keep = self._config.ack == "checkpoint" if keep_session is None else keep_session
-                await self._shards.close(keep_session=keep)
+                endings.append(self._shards.close(keep_session=keep))
+            tasks = [asyncio.create_task(ending, name="tokenwire close") for ending in endings]
+            await all_ended(tasks)
+            for task in tasks:
+                task.result()
         finally:
             self._signal.set()
             await self._state_callbacks.finish()
@@ -240,8 +245,9 @@ class TokenClient:
     def trades(self, names: Iterable[str] | str, *, after: int | None = None) -> TradeStream:
         """The trades of tokens, each once and in order; what is missed on the way is fetched over HTTP.
 
-        ``after``: the number of the last trade that is known (of a single token); what came since comes first. All
-        streams of trades share connections of their own, besides that of the values.
+        ``after``: the number of the last trade that is known (of a single token); what came since comes first. If
+        the server has begun to number anew, and is not that far yet, ``missed`` of the first trade is None. All streams
+        of trades share connections of their own, besides that of the values.
 
         Raises:
             ClientClosedError: the client is not open.
@@ -255,15 +261,16 @@ class TokenClient:
         """The bars of tokens: each that closes, the open one as it changes (at most every 250 ms), and revisions.
 
         ``history``: so many bars (at most 1000) are fetched first. Bars that closed while there was no connection are
-        fetched over HTTP.
+        fetched over HTTP, which is tried until it works; if the server refuses them, or has begun anew meanwhile,
+        ``missed`` of the next bar says so.
 
         Raises:
             ClientClosedError: the client is not open.
         """
         if not 0 <= history <= _MAX_HISTORY:
             raise ValueError(f"history is 0 to {_MAX_HISTORY} bars")
-        stream = BarStream(self._feed(f"klines:{interval}"), self._rest, tuple(_names(names)), interval, history)
-        return self._streamed(stream)
+        wanted = tuple(_names(names))
+        return self._streamed(BarStream(self._feed(f"klines:{interval}"), self._rest, wanted, interval, history))
 
     def book(self, names: Iterable[str] | str, depth: int = 10) -> BookStream:
         """The order books of tokens, the best ``depth`` levels of each side (1 to 100), at most every 250 ms.
@@ -271,17 +278,19 @@ class TokenClient:
         Raises:
             ClientClosedError: the client is not open.
         """
-        return self._streamed(BookStream(self._feed(f"book:{depth}"), self._rest, tuple(_names(names))))
+        wanted = tuple(_names(names))
+        return self._streamed(BookStream(self._feed(f"book:{depth}"), self._rest, wanted))
 
     def indicators(self, names: Iterable[str] | str, interval: str, *indicators: str) -> IndicatorStream:
-        """Indicators such as ``ema:20`` or ``macd:12:26:9`` at every bar of tokens, at most once a second.
+        """Indicators such as ``ema:20`` or ``macd:12:26:9`` at every bar of tokens; at an open one at most once a
+        second. Iterating raises :class:`RestError` when the server has not what was asked for.
 
         Raises:
             ClientClosedError: the client is not open.
         """
         if not indicators:
             raise ValueError("name at least one indicator, such as ema:20")
-        return IndicatorStream(self.klines(names, interval), self._rest, interval, indicators)
+        return IndicatorStream(self.klines(names, interval), interval, indicators)
 
     @property
     def rest(self) -> Rest:

@@ -4,6 +4,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from tokenwire.channels import Bar
 
 __all__ = ["MAX_WAITING", "BarLine"]
@@ -16,10 +18,11 @@ class BarLine:
     """Takes bars as they come, gives them out in order, of an open one only the newest form.
 
     ``wants_from_ms`` is where bars have to be fetched from before it goes on (their ``open_ms``), None if nothing is
-    missing. A bar that was given out comes again only if trades were added to it.
+    missing. A bar that was given out comes again only if trades were added to it. ``missed`` of a bar says that others
+    before it may never come.
     """
 
-    __slots__ = ("_closed_ms", "_counts", "_held", "_lost_ms", "_ready", "wants_from_ms")
+    __slots__ = ("_closed_ms", "_counts", "_has_missed", "_held", "_is_again", "_lost_ms", "_ready", "wants_from_ms")
 
     def __init__(self) -> None:
         self.wants_from_ms: int | None = None
@@ -28,6 +31,8 @@ class BarLine:
         self._lost_ms: int | None = None  # of these, the first that found no room
         self._closed_ms: int | None = None  # beginning of the newest closed bar that was taken in
         self._counts: OrderedDict[int, tuple[bool, int]] = OrderedDict()  # what was taken in of the newest bars
+        self._has_missed = False  # the next bar tells of it
+        self._is_again = False  # something was missed while others were being fetched, perhaps after their answer
 
     def push(self, bar: Bar) -> None:
         """A bar arrived."""
@@ -42,21 +47,33 @@ class BarLine:
             return
         self._take_in(bar)
 
-    def begin_anew(self) -> None:
-        """Bars may have been missed: those from the last closed one on are wanted."""
-        if self.wants_from_ms is None and self._counts:
-            self.wants_from_ms = next(iter(self._counts)) if self._closed_ms is None else self._closed_ms
+    def begin_anew(self, *, is_new: bool = False) -> None:
+        """Bars may have been missed: those from the last closed one on are wanted.
+
+        ``is_new``: what follows is of another lineage, which may know less of the open bar, and of those before it.
+        """
+        if self.wants_from_ms is None:
+            self.wants_from_ms = self._newest_closed_ms()
+        else:
+            self._is_again = True
+        if is_new and self._counts:
+            self._has_missed = True
+            for open_ms in [open_ms for open_ms, (closed, _) in self._counts.items() if not closed]:
+                del self._counts[open_ms]
 
     def want(self, from_ms: int) -> None:
         """Bars from this beginning on are wanted."""
         self.wants_from_ms = from_ms
 
-    def fetched(self, bars: Sequence[Bar], *, is_all: bool) -> None:
-        """Some of what is wanted, ascending."""
+    def fetched(self, bars: Sequence[Bar], *, is_all: bool, has_missed: bool = False) -> None:
+        """Some of what is wanted, ascending. ``has_missed``: the rest can't be had."""
+        self._has_missed = self._has_missed or has_missed
         for bar in bars:
             self._take_in(bar)
         if is_all:
-            self.wants_from_ms, self._lost_ms = self._lost_ms, None
+            begins = [self._lost_ms, self._newest_closed_ms() if self._is_again else None]
+            self.wants_from_ms = min((ms for ms in begins if ms is not None), default=None)
+            self._lost_ms, self._is_again = None, False
             if self.wants_from_ms is None:
                 for bar in self._held.values():
                     self._take_in(bar)
@@ -73,6 +90,10 @@ class BarLine:
         """The next bar; None while there is none."""
         return self._ready.popitem(last=False)[1] if self._ready else None
 
+    def _newest_closed_ms(self) -> int | None:
+        """The beginning of the newest closed bar, else of the first one that is known."""
+        return self._closed_ms if self._closed_ms is not None else next(iter(self._counts), None)
+
     def _take_in(self, bar: Bar) -> None:
         form = (bar.closed, bar.trades or 0)
         before = self._counts.get(bar.open_ms)
@@ -83,5 +104,8 @@ class BarLine:
             self._counts.popitem(last=False)
         if bar.closed and (self._closed_ms is None or bar.open_ms > self._closed_ms):
             self._closed_ms = bar.open_ms
-        self._ready.pop(bar.open_ms, None)
+        waiting = self._ready.pop(bar.open_ms, None)
+        if self._has_missed or (waiting is not None and waiting.missed):
+            self._has_missed = False
+            bar = msgspec.structs.replace(bar, missed=True)
         self._ready[bar.open_ms] = bar

@@ -54,6 +54,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
 
     ``volume`` is in base units, ``turnover`` in quote units; ``buy_volume`` and ``buy_turnover`` are the part whose
     taker bought. ``revision`` counts trades that came after it was closed. What a server does not say is None.
+    ``fetched``: it came over HTTP. ``missed``: others before it may be missing or short of trades, and can't be had.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     trades: int | None = None
     revision: int | None = None
     fetched: bool = False
+    missed: bool = False
 
 
 class Book(msgspec.Struct, frozen=True, gc=False):

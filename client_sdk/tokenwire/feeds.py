@@ -1,16 +1,18 @@
 """Channels on connections of their own: one feed for each channel, which hands what comes to the streams it is for."""
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
 import msgspec
 
 from tokenwire.channels import Bar, Book, Trade
 from tokenwire.config import ClientConfig
+from tokenwire.endings import all_ended
 from tokenwire.errors import RequestError, SubscriptionError, TokenwireError
-from tokenwire.events import Connected, Gap
+from tokenwire.events import Connected, Error, Gap, Stale
 from tokenwire.session import ClientSession
 from tokenwire.shards import Batch, Shards
 from tokenwire.states import ConnectionState
@@ -18,7 +20,12 @@ from tokenwire.transport import Opener
 
 __all__ = ["Feed", "Feeds", "Listener"]
 
+_log = logging.getLogger("tokenwire")
+
 CAPABILITIES: Final = ("batch", "heartbeat", "resume", "details", "channels")
+_SESSION_LOST: Final = "session_lost"  # of a gap: the connection message before it has told of that
+_MAX_ADDRESSES_PER_NAME: Final = 4  # that are remembered: a name may come to mean another one
+_MAX_SHOWN: Final = 10  # names in a line of the log
 
 
 class Listener(Protocol):
@@ -27,13 +34,19 @@ class Listener(Protocol):
     names: tuple[str, ...]
 
     def accepted(self, addresses: dict[str, str]) -> None:
-        """Of its names these are subscribed, under these addresses."""
+        """Of its names these are subscribed, under these addresses; others than before, perhaps."""
+
+    def hears(self, address: str) -> bool:
+        """Whether one of its names means ``address``, as far as it knows."""
+
+    def refused(self, rejected: dict[str, str]) -> None:
+        """Of its names these are not subscribed, for the reasons with these codes."""
 
     def item(self, item: Trade | Bar | Book) -> None:
         """Something of one of its tokens."""
 
-    def broken(self, stream: str | None, *, is_new: bool) -> None:
-        """Something may have been missed; ``is_new``: what follows is of another lineage, ``stream``."""
+    def broken(self, addresses: Collection[str], *, is_new: bool) -> None:
+        """Something of these may have been missed; ``is_new``: what follows is of another lineage."""
 
     def failed(self, error: TokenwireError) -> None:
         """Nothing comes any more."""
@@ -49,12 +62,13 @@ class Feed:
             self._on_change,
             max_connections,
         )
+        self._channel = config.channel
         self._idle = idle
         self._listeners: dict[Listener, Batch | None] = {}
+        self._by_name: dict[str, dict[Listener, None]] = {}
         self._by_address: dict[str, dict[Listener, None]] = {}
-        self._stream: str | None = None
-        self._was_connected = False
-        self._closing: asyncio.Task[None] | None = None
+        self._streams: dict[int, str | None] = {}  # of each shard that was connected, the lineage
+        self._origins: dict[str, int] = {}  # the shard that each address is heard from
         self._shards.start()
 
     @property
@@ -64,6 +78,8 @@ class Feed:
 
     def add(self, listener: Listener) -> None:
         """Subscribe what ``listener`` wants, and have it hear of that."""
+        for name in listener.names:
+            self._by_name.setdefault(name, {})[listener] = None
         self._listeners[listener] = self._shards.subscribe(listener.names)
         self._on_change()
 
@@ -71,11 +87,12 @@ class Feed:
         """``listener`` wants nothing any more."""
         if self._listeners.pop(listener, self) is self:
             return
-        for listeners in self._by_address.values():
+        for listeners in (*self._by_address.values(), *self._by_name.values()):
             listeners.pop(listener, None)
         self._by_address = {address: them for address, them in self._by_address.items() if them}
-        others = {name for other in self._listeners for name in other.names}
-        gone = [name for name in listener.names if name not in others]
+        self._by_name = {name: them for name, them in self._by_name.items() if them}
+        self._origins = {address: shard for address, shard in self._origins.items() if address in self._by_address}
+        gone = [name for name in listener.names if name not in self._by_name]
         if not self._listeners:
             self._idle()
         elif gone and self._shards.failure is None:
@@ -92,17 +109,16 @@ class Feed:
 
     def _on_change(self) -> None:
         self._settle()
-        while (event := self._shards.take_event()) is not None:
-            self._hear(event)
+        while (taken := self._shards.take_event_of_shard()) is not None:
+            self._hear(*taken)
         failure = self._shards.failure
         if failure is not None:
             for listener in list(self._listeners):
                 listener.failed(failure)
 
-    def _hear(self, event: object) -> None:
+    def _hear(self, shard: int, event: object) -> None:
         if isinstance(event, Trade | Bar | Book):
-            for listener in list(self._by_address.get(event.address, ())):
-                listener.item(event)
+            self._hear_item(shard, event)
         elif isinstance(event, Connected):
             if "channels" not in event.capabilities:
                 self._fail(
@@ -113,14 +129,60 @@ class Feed:
                     )
                 )
                 return
-            is_new = self._was_connected and (event.stream is None or event.stream != self._stream)
-            if self._was_connected:
-                for listener in list(self._listeners):
-                    listener.broken(event.stream, is_new=is_new)
-            self._stream, self._was_connected = event.stream, True
+            if shard in self._streams:
+                self._break(shard, is_new=event.stream is None or event.stream != self._streams[shard])
+            self._streams[shard] = event.stream
         elif isinstance(event, Gap):
-            for listener in list(self._listeners):
-                listener.broken(self._stream, is_new=False)
+            if event.cause != _SESSION_LOST:
+                self._break(shard, is_new=False)
+        elif isinstance(event, Error | Stale):
+            tokens = event.names if isinstance(event, Error) else event.tokens
+            _log.warning("%s: %s: %s (%s)", self._channel, event.code, event.message, ", ".join(tokens[:_MAX_SHOWN]))
+
+    def _hear_item(self, shard: int, item: Trade | Bar | Book) -> None:
+        address = item.address
+        names = self._names_of(shard, address)
+        origin = self._origins.setdefault(address, shard)
+        if origin != shard:
+            if self._names_of(origin, address) or not names:
+                return  # two connections have it, under different names: one of them is enough
+            self._origins[address] = shard
+            stream = self._streams.get(shard)
+            self._tell_broken([address], is_new=stream is None or stream != self._streams.get(origin))
+        if address not in self._by_address:
+            self._forget_former()
+        listeners = self._by_address.setdefault(address, {})
+        for name in names:
+            for listener in self._by_name.get(name, ()):
+                listeners[listener] = None
+                if not listener.hears(address):  # its name was not known, or meant another address
+                    listener.accepted({name: address})
+        for listener in list(listeners):
+            listener.item(item)
+
+    def _names_of(self, shard: int, address: str) -> Collection[str]:
+        """What ``address`` is called on a connection; nothing if that does not have it any more."""
+        return self._shards.drivers[shard].session.addresses.get(address, ())
+
+    def _break(self, shard: int, *, is_new: bool) -> None:
+        """Something of the tokens of one connection may have been missed."""
+        addresses = set(self._shards.drivers[shard].session.addresses)
+        self._tell_broken(
+            [address for address in addresses if self._origins.get(address, shard) == shard], is_new=is_new
+        )
+
+    def _forget_former(self) -> None:
+        """Let go of addresses that no connection has; seldom, since a token may be on its way to another one."""
+        if len(self._origins) <= _MAX_ADDRESSES_PER_NAME * len(self._by_name):
+            return
+        shards = range(len(self._shards.drivers))
+        for address in [address for address in self._origins if not any(self._names_of(n, address) for n in shards)]:
+            del self._origins[address]
+            self._by_address.pop(address, None)
+
+    def _tell_broken(self, addresses: Collection[str], *, is_new: bool) -> None:
+        for listener in list(self._listeners):
+            listener.broken(addresses, is_new=is_new)
 
     def _fail(self, error: TokenwireError) -> None:
         for listener in list(self._listeners):
@@ -135,6 +197,8 @@ class Feed:
                 self._by_address.setdefault(address, {})[listener] = None
             if batch.accepted:
                 listener.accepted(dict(batch.accepted))
+            if batch.rejected:
+                listener.refused(dict(batch.rejected))
             if batch.done:
                 self._listeners[listener] = None
                 error = _refusal(batch)
@@ -173,8 +237,7 @@ class Feeds:
         """End all of them; afterwards no task and no socket is left."""
         for channel in list(self._feeds):
             self._drop(channel)
-        while self._closing:
-            await asyncio.wait(set(self._closing))
+        await all_ended(self._closing)
 
     def _drop(self, channel: str) -> None:
         feed = self._feeds.pop(channel, None)

@@ -1,9 +1,10 @@
 """The commands ``tokenwire klines``, ``trades`` and ``tokens``: what a server knows, and with --follow what comes."""
 
 import argparse
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -14,6 +15,9 @@ from tokenwire.watch import escaped, printable
 
 __all__ = ["COMMANDS", "add_commands", "run"]
 
+_T = TypeVar("_T")
+
+_MAX_ROWS: Final = 1_000  # of one request
 COMMANDS: Final = frozenset({"klines", "trades", "tokens"})
 _KLINES: Final = """\
 examples:
@@ -88,25 +92,60 @@ async def run(client: TokenClient, arguments: argparse.Namespace) -> None:
 
 
 async def _klines(client: TokenClient, arguments: argparse.Namespace) -> AsyncIterator[Bar]:
-    for symbol in arguments.symbols:
+    is_part = arguments.begin is not None or arguments.end is not None
+    shown: dict[str, int] = {}  # where what was listed ends
+    for symbol in arguments.symbols if is_part or not arguments.follow else ():
         query = {"from": arguments.begin, "to": arguments.end}
-        page = await _page(client, "klines", symbol, interval=arguments.interval, limit=arguments.limit, **query)
-        for row in page:
-            yield bar_of_row(symbol, symbol, row, 0)
+        for row in await _page(client, "klines", symbol, interval=arguments.interval, limit=arguments.limit, **query):
+            bar = bar_of_row(symbol, symbol, row, 0)
+            shown[symbol] = bar.open_ms
+            yield bar
     if arguments.follow:
-        async with client, client.klines(arguments.symbols, arguments.interval) as bars:
-            async for bar in bars:
-                yield bar
+        history = _MAX_ROWS if is_part else arguments.limit
+        async with client:
+            symbols = dict.fromkeys(arguments.symbols)
+            streams = [client.klines(symbol, arguments.interval, history=history) for symbol in symbols]
+            async for bar in _merged(streams):
+                if not bar.fetched or bar.open_ms > shown.get(bar.name, -1):
+                    yield bar
 
 
 async def _trades(client: TokenClient, arguments: argparse.Namespace) -> AsyncIterator[Trade]:
+    after: dict[str, int | None] = dict.fromkeys(arguments.symbols, arguments.after)
     for symbol in arguments.symbols if arguments.limit else ():
+        after[symbol] = arguments.after or 0
         for row in await _page(client, "trades", symbol, after=arguments.after, limit=arguments.limit):
-            yield trade_of_row(symbol, row, 0)
+            trade = trade_of_row(symbol, row, 0)
+            after[symbol] = trade.number
+            yield trade
     if arguments.follow:
-        async with client, client.trades(arguments.symbols) as trades:
-            async for trade in trades:
+        async with client:
+            async for trade in _merged([client.trades(symbol, after=last) for symbol, last in after.items()]):
                 yield trade
+
+
+async def _merged(streams: Sequence[AsyncIterator[_T]]) -> AsyncIterator[_T]:
+    """What comes of any of them, until one of them ends."""
+    tasks: dict[asyncio.Task[_T], AsyncIterator[_T]] = {asyncio.create_task(_next(each)): each for each in streams}
+    try:
+        while True:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                stream = tasks.pop(task)
+                try:
+                    found = task.result()
+                except StopAsyncIteration:
+                    return
+                yield found
+                tasks[asyncio.create_task(_next(stream))] = stream
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _next(stream: AsyncIterator[_T]) -> _T:
+    return await anext(stream)
 
 
 async def _tokens(client: TokenClient, arguments: argparse.Namespace) -> AsyncIterator[dict[str, Any]]:
@@ -131,7 +170,7 @@ _HEADINGS: Final = {
 
 def _text_line(row: Any) -> str:
     if isinstance(row, Bar):
-        form = "" if row.closed else "  (open)"
+        form = ("" if row.closed else "  (open)") + ("  (some before it may be missing)" if row.missed else "")
         prices = " ".join(f"{price:>14}" for price in (row.open, row.high, row.low, row.close))
         return printable(f"{row.name:<10} {_moment(row.open_ms)[:19] + 'Z':<20} {prices} {row.volume:>18}{form}")
     if isinstance(row, Trade):
@@ -167,6 +206,6 @@ def _limit_free(text: str) -> int:
 
 def _limit(text: str) -> int:
     value = _limit_free(text)
-    if value > 1_000:
-        raise argparse.ArgumentTypeError(f"{text} is more than 1000")
+    if value > _MAX_ROWS:
+        raise argparse.ArgumentTypeError(f"{text} is more than {_MAX_ROWS}")
     return value

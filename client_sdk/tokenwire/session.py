@@ -7,7 +7,7 @@ jump and is never used for a time-out. After a ``Close`` the session does not wa
 reported of it later, up to the next ``opened``, is ignored.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from msgspec import UNSET
@@ -90,6 +90,11 @@ class ClientSession(Connection):
     def desired(self) -> tuple[str, ...]:
         """The names that are to be subscribed, as the application wrote them."""
         return tuple(self._table.wanted)
+
+    @property
+    def addresses(self) -> Mapping[str, Collection[str]]:
+        """The names that are wanted, by the address each is known to mean."""
+        return self._table.by_address
 
     def start(self, now: int) -> None:
         """Begins connecting; nothing happens when it was begun before."""

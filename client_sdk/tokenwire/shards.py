@@ -7,6 +7,7 @@ from typing import Final
 
 from tokenwire.checkpoint import Checkpoint
 from tokenwire.driver import Driver
+from tokenwire.endings import all_ended
 from tokenwire.errors import ConnectionFailedError
 from tokenwire.events import Event, Quote
 from tokenwire.requests import CANCELLED, Request
@@ -116,11 +117,16 @@ class Shards:
         """The next event of the shard whose turn it is; None when no shard has one."""
         if len(self.drivers) == 1:
             return self.drivers[0].take_event()
+        taken = self.take_event_of_shard()
+        return None if taken is None else taken[1]
+
+    def take_event_of_shard(self) -> tuple[int, Event] | None:
+        """As :meth:`take_event`, with the number of the shard."""
         for _ in self.drivers:
             self._turn = (self._turn + 1) % len(self.drivers)
             event = self.drivers[self._turn].take_event()
             if event is not None:
-                return event
+                return self._turn, event
         return None
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -130,15 +136,7 @@ class Shards:
     async def close(self, *, keep_session: bool = False) -> None:
         """End all connections in good order; afterwards no task and no socket is left."""
         self._close_all(keep_session=keep_session)
-        try:
-            while self._closing:
-                await asyncio.wait(set(self._closing))
-        except asyncio.CancelledError:
-            for task in self._closing:
-                task.cancel()  # in good order would take too long; cutting is quick, and is waited for
-            while self._closing:
-                await asyncio.wait(set(self._closing))
-            raise
+        await all_ended(self._closing)
 
     def abort(self) -> None:
         """Cut all sockets."""
@@ -186,8 +184,10 @@ class Shards:
                 # Again until nothing is left: a name that is passed on may have its answer at once.
                 while answered := [entry for entry in batch.open if entry[1].done]:
                     for shard, request in answered:
-                        batch.open.remove((shard, request))
+                        # In this order: what is passed on may open a connection, and whoever looks must not see an
+                        # empty batch meanwhile.
                         self._gather(batch, shard, request)
+                        batch.open.remove((shard, request))
             self._batches = [batch for batch in self._batches if not batch.done]
         finally:
             self._settling = False

@@ -1,15 +1,17 @@
-"""Streams of trades, bars, books and indicators for asyncio programs; :class:`TokenClient` makes them."""
+"""Streams of trades, bars and books for asyncio programs; :class:`TokenClient` makes them."""
 
 import asyncio
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
+from tokenwire.backoff import RETRY_AFTER_CAP_MS
 from tokenwire.bar_line import BarLine
 from tokenwire.channels import Bar, Book, Trade, bar_of_row, trade_of_row
 from tokenwire.errors import TokenwireError
@@ -17,13 +19,13 @@ from tokenwire.feeds import Feed
 from tokenwire.rest import Rest, RestError
 from tokenwire.trade_line import MAX_WAITING, TradeLine
 
-__all__ = ["BarStream", "BookStream", "IndicatorStream", "Indicators", "Stream", "TradeStream"]
+__all__ = ["BarStream", "BookStream", "Stream", "TradeStream"]
 
 _log = logging.getLogger("tokenwire")
 _PAGE: Final = 1_000  # rows of one request
 _TRIES: Final = 4
 _PAUSE_S: Final = 0.5  # before the second try, doubled for each further one
-_INDICATOR_PAUSE_S: Final = 1.0  # between two requests for an open bar
+_MAX_PAUSE_S: Final = 30.0
 
 _T = TypeVar("_T")
 
@@ -45,9 +47,11 @@ class Stream(Generic[_T]):
         self._rest = rest
         self._error: TokenwireError | None = None
         self._is_closed = False
+        self._rejected: dict[str, str] = {}
         self._addresses: dict[str, str] = {}  # address -> name
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._has_failed = asyncio.Event()
         self.on_closed: Callable[[Any], object] = lambda stream: None
         feed.add(self)
 
@@ -55,6 +59,11 @@ class Stream(Generic[_T]):
     def addresses(self) -> dict[str, str]:
         """The addresses of the names that the server accepted."""
         return {name: address for address, name in self._addresses.items()}
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """The names that the server refused, with the codes why; one that nobody knew may be accepted later."""
+        return dict(self._rejected)
 
     def __aiter__(self) -> AsyncIterator[_T]:
         return self
@@ -95,27 +104,46 @@ class Stream(Generic[_T]):
     def accepted(self, addresses: dict[str, str]) -> None:
         """See :class:`Listener`."""
         for name, address in addresses.items():
+            self._rejected.pop(name, None)
             if address not in self._addresses and name in self.names:
+                self._addresses = {known: other for known, other in self._addresses.items() if other != name}
                 self._addresses[address] = name
+                self._forget_former()
                 self._begin(address)
         self._changed.set()
+
+    def hears(self, address: str) -> bool:
+        """See :class:`Listener`."""
+        return address in self._addresses
+
+    def refused(self, rejected: dict[str, str]) -> None:
+        """See :class:`Listener`."""
+        accepted = set(self._addresses.values())
+        self._rejected.update({name: code for name, code in rejected.items() if name not in accepted})
 
     def failed(self, error: TokenwireError) -> None:
         """See :class:`Listener`."""
         self._error = self._error or error
+        self._has_failed.set()
         self._changed.set()
 
     @abstractmethod
     def item(self, item: Trade | Bar | Book) -> None:
         """See :class:`Listener`."""
 
-    def broken(self, stream: str | None, *, is_new: bool) -> None:
+    def broken(self, addresses: Collection[str], *, is_new: bool) -> None:
         """See :class:`Listener`."""
 
     # --- what a kind of stream adds ------------------------------------------------------------------------------
 
     def _begin(self, address: str) -> None:
         """A token is subscribed."""
+
+    def _forget_former(self) -> None:
+        """Let go of what belongs to addresses that no name means any more."""
+
+    def _look_again(self, address: str) -> None:
+        """A fetch has ended: more may have been wanted in its last moment."""
 
     @abstractmethod
     def _take(self) -> _T | None:
@@ -126,28 +154,56 @@ class Stream(Generic[_T]):
         if address not in self._fetching and not self._is_closed:
             task = asyncio.create_task(fetch(address), name=f"tokenwire fetch {address}")
             self._fetching[address] = task
-            task.add_done_callback(lambda _: self._fetched(address))
+            task.add_done_callback(lambda task: self._fetched(address, task))
 
-    def _fetched(self, address: str) -> None:
+    def _fetched(self, address: str, task: asyncio.Task[None]) -> None:
         self._fetching.pop(address, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("fetching failed", exc_info=error)
+            self.failed(TokenwireError("INTERNAL", f"the client ran into a defect of its own: {error!r}", "Report it"))
+        elif not task.cancelled():
+            self._look_again(address)
         self._changed.set()
 
-    async def page(self, *path: str, **query: str | int | None) -> dict[str, Any] | None:
-        """A page of the REST interface, after a few tries; None if it can't be had."""
-        for attempt in range(_TRIES):
+    async def page(
+        self,
+        path: tuple[str, ...],
+        query: dict[str, str | int | None],
+        *,
+        is_patient: bool = False,
+        is_told: bool = False,
+    ) -> dict[str, Any] | None:
+        """A page of the REST interface; None if it can't be had.
+
+        It is tried a few times, with longer and longer pauses or what the server asks for; ``is_patient``: as long as
+        a further try may help and the stream has not failed.
+
+        Raises:
+            RestError: with ``is_told``, the request is wrong.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            is_hopeless = False
             try:
                 page = await self._rest.get(*path, **query)
                 if isinstance(page, dict) and isinstance(page.get("data"), list):
                     return page
-                error: TokenwireError = RestError("INVALID_ANSWER", "the answer is no page", "", 200)
+                error = RestError("INVALID_ANSWER", "the answer is no page", "", 200)
             except RestError as refused:
                 error = refused
-                if refused.status is not None and 400 <= refused.status < 500 and refused.status != 429:
-                    break
-            if attempt < _TRIES - 1:
-                await asyncio.sleep(_PAUSE_S * 2**attempt)
-        _log.warning("%s could not be fetched: %s", "/".join(path), error)
-        return None
+                is_hopeless = refused.status is not None and 400 <= refused.status < 500 and refused.status != 429
+            if is_hopeless and is_told:
+                raise error
+            if attempt == _TRIES or is_hopeless:
+                _log.warning("%s could not be fetched: %s", "/".join(path), error)
+            is_worth_it = attempt < _TRIES or (is_patient and error.code != "INVALID_ANSWER")
+            if is_hopeless or not is_worth_it or self._has_failed.is_set():
+                return None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s(attempt, error.retry_after_ms)):
+                    await self._has_failed.wait()
 
 
 class _Line(Protocol[_T]):
@@ -173,9 +229,9 @@ class _LineStream(Stream[_T], Generic[_T, _L]):
 
     def item(self, item: Trade | Bar | Book) -> None:
         """See :class:`Listener`."""
-        if isinstance(item, self._kind):
+        name = self._addresses.get(item.address)
+        if isinstance(item, self._kind) and name is not None:
             line = self._line(item.address)
-            name = self._addresses.get(item.address, item.name)
             line.push(item if item.name == name else msgspec.structs.replace(item, name=name))
             self._look(item.address, line)
 
@@ -192,6 +248,15 @@ class _LineStream(Stream[_T], Generic[_T, _L]):
         if line is None:
             line = self._lines[address] = self._make_line()
         return line
+
+    def _forget_former(self) -> None:
+        for address, line in list(self._lines.items()):
+            if address not in self._addresses and not line.waiting and address not in self._fetching:
+                del self._lines[address]
+
+    def _look_again(self, address: str) -> None:
+        if address in self._lines:
+            self._look(address, self._lines[address])
 
     def _look(self, address: str, line: _L) -> None:
         if self._lacks(line):
@@ -213,18 +278,22 @@ class TradeStream(_LineStream[Trade, TradeLine]):
     """The trades of some tokens: of each every one, in order, what was missed on the way fetched over HTTP.
 
     What can't be had is counted in ``missed`` of the next trade. ``after`` is the number of a trade: what came since
-    is fetched first.
+    is fetched first. A server that has begun to number anew, and is not that far yet, is noticed: ``missed`` is None.
     """
 
     def __init__(self, feed: Feed, rest: Rest, names: tuple[str, ...], after: int | None = None) -> None:
         self._after = after
         super().__init__(feed, rest, names, Trade, lambda: TradeLine(after))
 
-    def broken(self, stream: str | None, *, is_new: bool) -> None:
+    def broken(self, addresses: Collection[str], *, is_new: bool) -> None:
         """See :class:`Listener`."""
-        if is_new:
-            for line in self._lines.values():
+        for address in addresses:
+            line = self._lines.get(address)
+            if line is not None and is_new:
                 line.begin_anew()
+            elif line is not None:  # the next trade, which would tell of a hole, may be long in coming
+                line.catch_up()
+                self._look(address, line)
 
     def _begin(self, address: str) -> None:
         line = self._line(address)
@@ -238,20 +307,27 @@ class TradeStream(_LineStream[Trade, TradeLine]):
     async def _fill(self, address: str) -> None:
         line, name = self._lines[address], self._addresses.get(address, address)
         while (wanted := line.wanted) is not None and self._lacks(line):
-            page = await self.page("trades", address, after=wanted.after, limit=_PAGE)
+            page = await self.page(("trades", address), {"after": wanted.after, "limit": _PAGE})
             rows = [] if page is None else page["data"]
             trades = _readable(rows, lambda row: trade_of_row(name, row, _wall_ms()))
-            numbers = [trade.number or 0 for trade in trades]
-            is_all = len(rows) < _PAGE or not numbers or numbers[-1] >= wanted.before - 1
+            numbers = [number for trade in trades if (number := trade.number or 0) > wanted.after]
+            has_more = page is not None and (page.get("nextCursor") is not None or len(rows) >= _PAGE)
+            is_all = not has_more or not numbers or numbers[-1] >= wanted.before - 1
             if line.wanted is wanted:  # else it began anew meanwhile
-                line.fetched(trades, is_all=is_all)
+                oldest, newest = _numbers(page)
+                end = newest if not has_more else numbers[-1] if numbers else None
+                is_sure = oldest is not None and end is not None and len(trades) == len(rows)
+                known = range(oldest, end + 1) if is_sure and oldest is not None and end is not None else range(0)
+                line.fetched(trades, is_all=is_all, known=known, newest=newest)
             self._changed.set()
 
 
 class BarStream(_LineStream[Bar, BarLine]):
     """The bars of some tokens: every one that closes, the open one as it changes, and revisions of closed ones.
 
-    ``history`` bars are fetched first. What closes while there is no connection is fetched over HTTP.
+    ``history`` bars are fetched first. What closes while there is no connection is fetched over HTTP, which is tried
+    until it works. What the server refuses for good, or may have lost by beginning anew, is told of by ``missed`` of
+    the next bar.
     """
 
     def __init__(self, feed: Feed, rest: Rest, names: tuple[str, ...], interval: str, history: int = 0) -> None:
@@ -259,11 +335,13 @@ class BarStream(_LineStream[Bar, BarLine]):
         self._history = history
         super().__init__(feed, rest, names, Bar, BarLine)
 
-    def broken(self, stream: str | None, *, is_new: bool) -> None:
+    def broken(self, addresses: Collection[str], *, is_new: bool) -> None:
         """See :class:`Listener`."""
-        for address, line in self._lines.items():
-            line.begin_anew()
-            self._look(address, line)
+        for address in addresses:
+            line = self._lines.get(address)
+            if line is not None:
+                line.begin_anew(is_new=is_new)
+                self._look(address, line)
 
     def _begin(self, address: str) -> None:
         line = self._line(address)
@@ -279,18 +357,20 @@ class BarStream(_LineStream[Bar, BarLine]):
         cursor: str | None = None
         while (from_ms := line.wants_from_ms) is not None and self._lacks(line):
             is_history = from_ms == 0
-            page = await self.page(
-                "klines",
-                address,
-                interval=self._interval,
-                limit=self._history if is_history else _PAGE,
-                cursor=None if is_history else cursor,
-                **({} if is_history or cursor else {"from": from_ms}),
-            )
+            query: dict[str, str | int | None] = {
+                "interval": self._interval,
+                "limit": self._history if is_history else _PAGE,
+                "cursor": cursor,
+                "from": None if is_history or cursor else from_ms,
+            }
+            page = await self.page(("klines", address), query, is_patient=True)
             rows = [] if page is None else page["data"]
             bars = _readable(rows, lambda row: bar_of_row(name, address, row, _wall_ms()))
-            cursor = None if page is None else page.get("nextCursor")
-            line.fetched(bars, is_all=page is None or is_history or cursor is None)
+            following = None if page is None or is_history else page.get("nextCursor")
+            is_stuck = following is not None and (not bars or bars[-1].open_ms <= from_ms or following == cursor)
+            cursor = None if is_stuck else following
+            has_missed = page is None or is_stuck or len(bars) < len(rows)
+            line.fetched(bars, is_all=cursor is None, has_missed=has_missed)
             self._changed.set()
 
 
@@ -303,8 +383,8 @@ class BookStream(Stream[Book]):
 
     def item(self, item: Trade | Bar | Book) -> None:
         """See :class:`Listener`."""
-        if isinstance(item, Book):
-            name = self._addresses.get(item.address, item.name)
+        name = self._addresses.get(item.address)
+        if isinstance(item, Book) and name is not None:
             self._newest[item.address] = msgspec.structs.replace(item, name=name)
             self._changed.set()
 
@@ -312,75 +392,20 @@ class BookStream(Stream[Book]):
         return self._newest.pop(next(iter(self._newest))) if self._newest else None
 
 
-class Indicators(msgspec.Struct, frozen=True):
-    """The values at one bar, by indicator: a number, several by name, or None while there are too few bars."""
-
-    name: str
-    address: str
-    interval: str
-    open_ms: int
-    closed: bool
-    values: dict[str, Any]
+def pause_s(attempt: int, retry_after_ms: int | None) -> float:
+    """How long to wait after so many tries, and not shorter than the server asks for, within reason."""
+    pause: float = min(_PAUSE_S * 2 ** min(attempt - 1, 10), _MAX_PAUSE_S)
+    return max(pause, min(retry_after_ms or 0, RETRY_AFTER_CAP_MS) / 1_000)
 
 
-class IndicatorStream:
-    """Indicators of some tokens at every bar that closes, and at the open one as it changes, at most once a second."""
-
-    def __init__(self, bars: BarStream, rest: Rest, interval: str, indicators: tuple[str, ...]) -> None:
-        self.bars = bars
-        self._rest = rest
-        self._interval = interval
-        self._indicators = indicators
-        self._asked_s: dict[str, float] = {}
-
-    def __aiter__(self) -> AsyncIterator[Indicators]:
-        return self
-
-    async def __anext__(self) -> Indicators:
-        loop = asyncio.get_running_loop()
-        while True:
-            bar = await anext(self.bars)
-            due_s = self._asked_s.get(bar.address, float("-inf")) + _INDICATOR_PAUSE_S
-            if not bar.closed and loop.time() < due_s:
-                continue
-            self._asked_s[bar.address] = loop.time()
-            row = await self._at(bar)
-            if row is not None:
-                return row
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """End the subscription."""
-        await self.bars.aclose()
-
-    async def _at(self, bar: Bar) -> Indicators | None:
-        query: dict[str, str | int | None] = {"from": bar.open_ms, "to": bar.open_ms, "limit": 1}
-        page = await self.bars.page(
-            "indicators", bar.address, interval=self._interval, indicator=",".join(self._indicators), **query
-        )
-        rows = [] if page is None else page["data"]
-        if not rows or not isinstance(rows[-1], dict) or not isinstance(rows[-1].get("values"), dict):
-            return None
-        closed = rows[-1].get("closed") is True
-        return Indicators(bar.name, bar.address, self._interval, bar.open_ms, closed, _floats(rows[-1]["values"]))
+def _numbers(page: dict[str, Any] | None) -> tuple[int | None, int | None]:
+    """The first number that the server still has, and the last so far, as far as it says so."""
+    oldest, newest = (None, None) if page is None else (page.get("oldest"), page.get("newest"))
+    return oldest if isinstance(oldest, int) else None, newest if isinstance(newest, int) else None
 
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _floats(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _floats(value) if isinstance(value, dict) else None if value is None else float(value)
-        for name, value in values.items()
-    }
 
 
 def _readable(rows: list[Any], read: Callable[[Any], _T]) -> list[_T]:

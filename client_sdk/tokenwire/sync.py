@@ -27,10 +27,10 @@ from tokenwire.channels import Bar, Book, Trade
 from tokenwire.config import ClientConfig
 from tokenwire.errors import ClientClosedError, ConnectionFailedError
 from tokenwire.events import Event, Quote
+from tokenwire.indicator_stream import Indicators
 from tokenwire.metrics import ClientMetrics
 from tokenwire.sharding import ClientCheckpoint
 from tokenwire.states import ConnectionState
-from tokenwire.streams import Indicators
 from tokenwire.sync_streams import AsyncStream, SyncStream
 from tokenwire.transport import Opener
 
@@ -182,7 +182,7 @@ class TokenClient:
         return self._run(lambda: self._client.rest.get(*path, **query))
 
     def _stream(self, make: Callable[[], AsyncStream[_T]]) -> SyncStream[_T]:
-        return SyncStream(self._call(make), self._run, _limited)
+        return SyncStream(self._call(make), self._run, _limited, lambda: self._closed)
 
     def __iter__(self) -> Iterator[Event]:
         while (event := self.next_event()) is not None:

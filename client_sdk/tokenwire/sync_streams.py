@@ -1,9 +1,15 @@
 """Streams for programs without asyncio: what :mod:`tokenwire.streams` has, as plain iterators."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
+
+from tokenwire.errors import ClientClosedError
 
 __all__ = ["AsyncStream", "SyncStream"]
 
@@ -30,10 +36,17 @@ class SyncStream(Generic[_T]):
     """An iterator over what comes of some tokens, until it or its client is closed. ``with`` (or :meth:`close`) ends
     the subscription. Iterating raises what the stream of the asyncio client raises."""
 
-    def __init__(self, stream: AsyncStream[_T], run: Runner, limited: Callable[..., Coroutine[Any, Any, bool]]) -> None:
+    def __init__(
+        self,
+        stream: AsyncStream[_T],
+        run: Runner,
+        limited: Callable[..., Coroutine[Any, Any, bool]],
+        is_client_closed: Callable[[], bool],
+    ) -> None:
         self._stream = stream
         self._run = run
         self._limited = limited
+        self._is_client_closed = is_client_closed
         self._taken: deque[_T] = deque()
 
     def __iter__(self) -> Iterator[_T]:
@@ -58,9 +71,19 @@ class SyncStream(Generic[_T]):
                 return False
             return True
 
-        if not self._taken and not self._run(lambda: self._limited(take, timeout), timeout):
-            raise StopIteration
-        return self._taken.popleft()
+        end_s = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with suppress(IndexError):  # another thread may be quicker
+                return self._taken.popleft()
+            left_s = None if end_s is None else max(end_s - time.monotonic(), 0)
+            try:
+                has_more = self._run(partial(self._limited, take, left_s), left_s)
+            except (ClientClosedError, CancelledError):
+                if not self._is_client_closed():
+                    raise
+                has_more = False
+            if not has_more and not self._taken:
+                raise StopIteration
 
     def __enter__(self) -> Self:
         return self
@@ -71,5 +94,9 @@ class SyncStream(Generic[_T]):
         self.close()
 
     def close(self) -> None:
-        """End the subscription."""
-        self._run(self._stream.aclose)
+        """End the subscription; closing the client has done it already."""
+        try:
+            self._run(self._stream.aclose)
+        except (ClientClosedError, CancelledError):
+            if not self._is_client_closed():
+                raise

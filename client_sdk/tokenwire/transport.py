@@ -18,7 +18,7 @@ from tokenwire_schemas import limits
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
-__all__ = ["Opener", "RefusedError", "Socket", "SocketClosedError", "opener"]
+__all__ = ["Opener", "RefusedError", "Socket", "SocketClosedError", "opener", "retry_after_ms"]
 
 # The library logs whole handshakes, credentials included, where DEBUG is enabled. That takes an explicit wish here.
 _log: Final = logging.getLogger("tokenwire.websockets")
@@ -188,7 +188,7 @@ def _refusal(error: Exception, action: Connect) -> RefusedError:
             if 300 <= response.status_code < 400:
                 target = response.headers.get("Location", "elsewhere").partition("?")[0]
                 text += f" and redirects to {target}; redirects are not followed, use that address"
-            return RefusedError(response.status_code, _retry_after(response.headers.get("Retry-After")), text)
+            return RefusedError(response.status_code, retry_after_ms(response.headers.get("Retry-After")), text)
         case TimeoutError():
             text = f"no WebSocket within {action.timeout_ms} ms"
         case ssl.SSLCertVerificationError():
@@ -215,7 +215,7 @@ def _chain(error: BaseException) -> str:
     return ": ".join(texts)
 
 
-def _retry_after(value: str | None) -> int | None:
+def retry_after_ms(value: str | None) -> int | None:
     """The header in milliseconds; it holds seconds or a date. None when absent or unreadable."""
     if value is None:
         return None

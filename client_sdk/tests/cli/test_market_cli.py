@@ -1,13 +1,22 @@
 """Trades, bars and tokens on the command line."""
 
+import argparse
 import asyncio
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from decimal import Decimal
+from typing import Any
 
 import pytest_asyncio
 
-from ..live import ManualSource, real_server
+from tokenwire import TokenClient, market_cli
+from tokenwire_server.market.trades import Side
+from tokenwire_server.market.trades import Trade as MarketTrade
+
+from ..live import TIME_MS, ManualSource, quick, real_server
+from ..shell.market_peer import take
 from .test_cli import COMMAND, run
 
 
@@ -64,6 +73,47 @@ async def test_following_goes_on_until_ctrl_c(served: tuple[str, ManualSource]) 
     finally:
         if process.returncode is None:
             process.kill()
+
+
+async def test_following_trades_goes_on_after_those_that_were_listed(served: tuple[str, ManualSource]) -> None:
+    url, source = served
+    for _ in range(96):
+        source.trade("DOGE", "1")
+    source.trade("PEPE", "1")
+    for symbols, after, count in ((["DOGE"], 10, 91), (["DOGE", "PEPE"], None, 2)):
+        arguments = argparse.Namespace(symbols=symbols, limit=20, after=after, follow=True)
+        async with aclosing(market_cli._trades(TokenClient(url, config=quick()), arguments)) as rows:
+            found = await take(rows, 20)
+            for _ in range(2):
+                source.trade("DOGE", "1")
+            found += await take(rows, count - 20 if after else count)
+            numbers = [row.number for row in found if row.name == "DOGE"]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            assert numbers[0] == (11 if after else 83)
+            assert all(row.missed == 0 for row in found)
+
+
+async def test_following_bars_goes_on_after_those_that_were_listed() -> None:
+    minute = TIME_MS // 60_000 * 60_000
+    async with real_server() as (server, source):
+
+        def trade(number: int) -> None:
+            sink = source.sink
+            assert sink is not None
+            time_ms = minute + number * 60_000 + 1_000
+            sink.clock(source.name, time_ms)
+            made = MarketTrade("DOGE-address", f"m{number}", Decimal(number), Decimal(2), Side.BUY, time_ms)
+            sink.trades(source.name, [made])
+
+        for number in range(1, 6):
+            trade(number)
+        for begin, first in ((None, "3"), (str(minute + 120_000), "2")):
+            chosen: dict[str, Any] = {"symbols": ["DOGE"], "limit": 3, "interval": "1m", "follow": True}
+            arguments = argparse.Namespace(begin=begin, end=None, **chosen)
+            async with aclosing(market_cli._klines(TokenClient(server.url, config=quick()), arguments)) as rows:
+                found = await take(rows, 3 if begin is None else 4)
+                assert found[0].closed
+                assert [row.close for row in found] == [str(int(first) + n) for n in range(len(found))]
 
 
 async def test_what_is_wrong_is_said_in_a_line(served: tuple[str, ManualSource]) -> None:

@@ -99,3 +99,49 @@ def test_more_than_can_be_held_meanwhile_is_fetched_too(monkeypatch: pytest.Monk
     assert line.wants_from_ms == 180_000
     line.fetched([bar(3), bar(4), bar(5)], is_all=True)
     assert [minute for minute, _, _ in taken(line)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def missed(line: BarLine) -> list[tuple[int, bool]]:
+    found = []
+    while (each := line.take()) is not None:
+        found.append((each.open_ms // 60_000, each.missed))
+    return found
+
+
+def test_the_open_bar_of_another_lineage_may_know_less() -> None:
+    line = BarLine()
+    line.push(bar(1, 9))
+    line.push(bar(2, 50, closed=False))
+    taken(line)
+    line.begin_anew(is_new=True)
+    line.fetched([bar(1, 5), bar(2, 1, closed=False)], is_all=True)
+    line.push(bar(2, 2, closed=False))
+    assert missed(line) == [(2, True)]
+    line.push(bar(2, 3, closed=False))
+    assert missed(line) == [(2, False)]
+
+
+def test_what_cannot_be_had_is_told_of_by_the_next_bar() -> None:
+    line = BarLine()
+    line.push(bar(1))
+    assert missed(line) == [(1, False)]
+    line.begin_anew()
+    line.push(bar(5, 1, closed=False))
+    line.fetched([], is_all=True, has_missed=True)
+    line.push(bar(5, 2))
+    line.push(bar(6))
+    assert missed(line) == [(5, True), (6, False)], "also when a newer form takes the place of the one that told"
+
+
+def test_what_is_missed_while_a_page_is_on_its_way_is_fetched_too() -> None:
+    line = BarLine()
+    line.push(bar(1))
+    taken(line)
+    line.begin_anew()
+    line.begin_anew()  # bar 3 closes unseen, after the page was made
+    line.push(bar(4))
+    line.fetched([bar(1), bar(2)], is_all=True)
+    assert line.wants_from_ms == 120_000
+    line.fetched([bar(2), bar(3)], is_all=True)
+    assert line.wants_from_ms is None
+    assert [minute for minute, _, _ in taken(line)] == [2, 3, 4]

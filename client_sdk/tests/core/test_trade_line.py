@@ -147,6 +147,59 @@ def test_catching_up_fetches_whatever_there_is_and_goes_on_live() -> None:
     assert taken(line) == [(11, 0)]
 
 
+def test_two_breaks_before_the_next_trade_are_not_forgotten() -> None:
+    line = TradeLine(10)
+    line.begin_anew()
+    line.begin_anew()
+    line.push(trade(3))
+    assert taken(line) == [(3, None)]
+
+
+def test_a_hole_behind_what_is_caught_up_with_is_fetched() -> None:
+    line = TradeLine(7)
+    line.catch_up()
+    line.push(trade(10))
+    line.push(trade(20))
+    line.fetched([trade(8), trade(9)], is_all=True)
+    assert taken(line) == [(8, 0), (9, 0), (10, 0)]
+    assert line.wanted == Wanted(10, 20)
+
+
+@pytest.mark.parametrize("newest", [0, 4, None])
+def test_a_server_that_numbers_anew_is_noticed_by_the_first_page(newest: int | None) -> None:
+    line = TradeLine(4_711)
+    line.catch_up()
+    line.push(trade(4))
+    line.push(trade(5))
+    line.push(trade(7))
+    assert taken(line) == []
+    line.fetched([], is_all=True, newest=newest)
+    assert taken(line) == [(4, None), (5, 0)]
+    assert line.wanted == Wanted(5, 7)
+
+
+def test_a_server_that_goes_on_may_repeat_older_trades() -> None:
+    line = TradeLine(7)
+    line.catch_up()
+    for number in (6, 7, 8, 9):
+        line.push(trade(number))
+    line.fetched([trade(8)], is_all=True, newest=8)
+    assert taken(line) == [(8, 0), (9, 0)]
+    line.push(trade(3))
+    assert taken(line) == []
+
+
+def test_numbers_that_no_trade_ever_had_are_not_missed() -> None:
+    line = TradeLine(2)
+    line.push(trade(10_004))
+    line.fetched([trade(3), trade(10_003)], is_all=True, known=range(1, 10_005))
+    assert taken(line) == [(3, 0), (10_003, 0), (10_004, 0)]
+    line = TradeLine(2)
+    line.push(trade(20))
+    line.fetched([trade(12)], is_all=True, known=range(10, 15))
+    assert taken(line) == [(12, 7), (20, 5)], "3 to 9 are gone, 11 never was; of 15 to 19 the answer knew nothing"
+
+
 def fetch(line: TradeLine, stored: set[int], source: random.Random) -> list[tuple[int | None, int | None]]:
     wanted = line.wanted
     if wanted is None:

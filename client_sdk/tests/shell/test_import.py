@@ -22,7 +22,7 @@ HEAVY = {"asyncio", "websockets", "zstandard", "ssl", "logging", "rich", "import
 SHELLS = {
     *("__init__", "__main__", "aio", "callbacks", "cli", "doctor"),
     *("driver", "link", "shards", "sync", "compression", "transport", "url", "watch"),
-    *("feeds", "market_cli", "rest", "streams", "sync_streams"),
+    *("endings", "feeds", "indicator_stream", "market_cli", "rest", "streams", "sync_streams"),
 }
 IMPURE = {"asyncio", "logging", "random", "select", "socket", "ssl", "threading", "time", "websockets"}
 

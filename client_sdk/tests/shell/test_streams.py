@@ -2,38 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
 
-from client_sdk.tests.live import TIME_MS, Peer, quick, real_server
 from tokenwire import SubscriptionError, TokenClient, TokenwireError
-from tokenwire.channels import Trade
 from tokenwire.rest import Rest, RestError
 from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.market.trades import Side
 from tokenwire_server.market.trades import Trade as MarketTrade
 
-DOGE = "DOGE-address"
-
-
-async def take(stream: Any, count: int) -> list[Any]:
-    async with asyncio.timeout(10):
-        return [await anext(stream) for _ in range(count)]
-
-
-def numbers(trades: list[Trade]) -> list[int | None]:
-    return [trade.number for trade in trades]
-
-
-def client_of(server: Any, **settings: Any) -> TokenClient:
-    return TokenClient(server.url, config=quick(capabilities=("details", "resume"), **settings))
+from ..live import TIME_MS, Peer, quick, real_server
+from .market_peer import DOGE, client_of, numbers, row, scripted, take, trading, wire
 
 
 async def test_trades_come_each_once_and_in_order_through_cut_sockets() -> None:
@@ -206,66 +187,6 @@ def test_wrong_arguments() -> None:
 
 # --- a server that follows a script --------------------------------------------------------------------------------
 
-Answer = Callable[[str], tuple[int, bytes]]
-
-
-@asynccontextmanager
-async def scripted(script: Callable[[Peer], Any], answer: Answer) -> AsyncIterator[str]:
-    """Sockets run ``script``; other requests get status and body of ``answer(path)``."""
-    count = 0
-
-    def plain(connection: ServerConnection, request: Request) -> Response | None:
-        if request.path.startswith("/api/v1/ws/"):
-            return None
-        status, body = answer(request.path)
-        headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"})
-        return Response(status, "whatever", headers, body)
-
-    async def handle(socket: ServerConnection) -> None:
-        nonlocal count
-        count += 1
-        await script(Peer(socket, count))
-
-    async with serve(handle, "127.0.0.1", 0, process_request=plain, ping_interval=None, close_timeout=0.2) as server:
-        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
-
-
-def wire(number: int) -> dict[str, Any]:
-    return {
-        "symbol": "DOGE", "price": "1", "volume": "2", "side": "Sell", "timestamp": "2024-03-21T10:30:00.125Z",
-        "address": DOGE, "version": number, "id": str(number),
-    }  # fmt: skip
-
-
-def row(number: int) -> dict[str, Any]:
-    return {
-        "number": number, "id": str(number), "symbol": "DOGE", "address": DOGE, "price": "1", "amount": "2",
-        "side": "Sell", "timestamp": "2024-03-21T10:30:00.125Z",
-    }  # fmt: skip
-
-
-def trading(*steps: int | str) -> Callable[[Peer], Any]:
-    """A script: numbers of trades; ``cut`` ends the socket, and each later one goes on where it was."""
-    left = list(steps)
-
-    async def script(peer: Peer) -> None:
-        asked = "channels" in peer.request.path
-        granted = ["details", "channels"] if asked else ["details"]
-        await peer.welcome(capabilities=granted, stream="s-1")
-        if not asked:
-            await peer.stay()
-            return
-        await peer.accept()
-        while left:
-            step = left.pop(0)
-            if step == "cut":
-                peer.socket.transport.abort()
-                return
-            await peer.say("transaction", wire(int(step)))
-        await peer.stay()
-
-    return script
-
 
 async def test_a_hole_is_filled_over_http_and_what_is_gone_is_counted() -> None:
     asked: list[str] = []
@@ -278,7 +199,7 @@ async def test_a_hole_is_filled_over_http_and_what_is_gone_is_counted() -> None:
         trades = await take(client.trades("DOGE"), 7)
         assert numbers(trades) == [1, 2, 5, 6, 7, 8, 9]
         assert [trade.missed for trade in trades] == [0, 0, 2, 0, 0, 0, 0]
-        assert [trade.fetched for trade in trades] == [False, False, True, True, True, False, False]
+        assert [trade.fetched for trade in trades] == [False, False, *[True] * 5]
         assert asked == [f"/api/v1/trades/{DOGE}?after=2&limit=1000"]
 
 

@@ -255,3 +255,51 @@ def test_streams_are_plain_iterators(served: Served) -> None:
         bars = client.klines("DOGE", "1m", history=5)
         assert next(bars).close == "2"
         assert client.get("trades", "DOGE", after=0)["data"][-1]["price"] == "2"
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_iterating_ends_when_the_client_is_closed_meanwhile(served: Served) -> None:
+    with TokenClient(served.url, config=quick()) as client:
+        stream = client.trades("DOGE", after=0)
+        next(stream)
+        client.close()
+        for _ in range(100):
+            if next(stream, None) is None:
+                break
+        else:
+            pytest.fail("it does not end")
+        stream.close()
+
+
+def test_several_threads_may_take_from_one_stream(served: Served) -> None:
+    seen: list[int | None] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while len(seen) < count:
+                seen.append(stream.next(timeout=0.5).number)
+        except TimeoutError:
+            pass
+        except BaseException as error:
+            errors.append(error)
+
+    with TokenClient(served.url, config=quick()) as client:
+        count = 400
+        for _ in range(count):
+            served.trade("PEPE", "1")
+        stream = client.trades("PEPE", after=0)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+    assert errors == []
+    assert len(set(seen)) == len(seen) >= count
