@@ -58,6 +58,7 @@ class _Importer:
         self._recorder = recorder
         self._venue = venue
         self._now_ms = now_ms
+        self._newest_ms: dict[str, int] = {}  # the latest trade's time, by source
 
     async def take(self, rows: Iterable[FileRow]) -> None:
         """Store some rows. Raises HistoryError if that is not possible; those before are stored."""
@@ -81,7 +82,14 @@ class _Importer:
                 self.outcome.duplicates += 1
             else:
                 self.outcome.accepted += 1
+                self._newest_ms[token.source] = max(trade.time_ms, self._newest_ms.get(token.source, 0))
             known.add(key)
+        await self._recorder.settled()
+
+    async def close_bars(self) -> None:
+        """Store bars that ended before the newest trade as closed, as a source does whose clock goes on."""
+        for source, newest_ms in self._newest_ms.items():
+            self._market.advance(source, newest_ms)
         await self._recorder.settled()
 
     def _read(self, row: FileRow) -> Trade | None:
@@ -143,6 +151,7 @@ async def import_trades(
         while chunk:
             await importer.take(chunk)
             chunk = list(islice(rows, _CHUNK_ROWS))
+        await importer.close_bars()
         return importer.outcome
     except HistoryError as error:
         raise UserError(str(error)) from None

@@ -239,3 +239,16 @@ def test_numbers_go_on_after_an_import() -> None:
         ).fetchall()
     database.close()
     assert found == [(1, 1, 100, 100), (2, 1, 100, 100)]
+
+
+def test_bars_that_ended_are_there_after_an_import() -> None:
+    """Also of a token whose last trade is long before the newest of the file."""
+    rows = [
+        ["1", "EARLY", "2", "1", "Buy", BEGIN_MS],
+        ["2", "EARLY", "3", "1", "Sell", BEGIN_MS + 999],
+        ["1", "LATE", "5", "1", "Buy", BEGIN_MS + 90_000],
+    ]
+    run("import", write("trades.csv", rows), "--data", "kept")
+    assert run("export", "--data", "kept", "--interval", "1m", "-o", "bars.csv") == 0
+    (bar,) = rows_of("bars.csv")
+    assert (bar["symbol"], bar["open"], bar["close"]) == ("EARLY", "2", "3")
