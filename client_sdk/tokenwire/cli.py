@@ -36,7 +36,7 @@ _TOP: Final = """\
 examples:
   tokenwire watch DOGE PEPE                     a table that stays in place, until Ctrl-C
   tokenwire watch DOGE --json --count 5         five values, one JSON object a line
-  tokenwire watch DOGE --json | jq -r .price    only the prices
+  tokenwire watch DOGE --json | jq -r '.price // empty'   only the prices
   tokenwire klines DOGE --interval 5m           the newest bars
   tokenwire trades DOGE --follow                every trade, without a hole
   tokenwire tokens --sort marketCap             what there is

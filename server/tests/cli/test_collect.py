@@ -176,7 +176,7 @@ def test_exchange_and_symbols_are_a_source() -> None:
         (["--exchange", "binance", "--data", "kept"], "--exchange and --symbols go together"),
         (["--exchange", "nasdaq", "--symbols", "AAPL", "--data", "kept"], "'nasdaq' is none of binance, coinbase"),
         (["--exchange", "binance", "--symbols", "b-t-c", "--data", "kept"], "is not a Binance symbol"),
-        (["--source", "simulator", "--data", "file"], "the data directory file can't be used"),
+        (["--source", "simulator", "--data", "file"], "the data directory file can't be used: it is a file"),
         (["--source", "simulator", "--data", "kept", "--health-port", "BUSY"], "is already in use"),
         (["--source", "tape:gone", "--data", "kept"], "tape gone: No such file or directory"),
     ],

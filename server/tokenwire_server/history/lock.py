@@ -29,8 +29,9 @@ class DirectoryLock:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
+            reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
             raise UserError(
-                f"the data directory {folder} can't be used: {error.strerror}; choose another with --data DIR"
+                f"the data directory {folder} can't be used: {reason}; choose another with --data DIR"
             ) from None
         try:
             if fcntl is not None:
