@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tokenwire_server import __main__
 from tokenwire_server.errors import UserError
 from tokenwire_server.settings import FLAGS, Settings
+
+from .command import run
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +25,6 @@ def _clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("PORT", "RUST_LOG", "NODE_ENV", "TOKENWIRE_ENV_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def run(*arguments: str) -> int | str | None:
-    with pytest.raises(SystemExit) as caught:
-        __main__.main(arguments)
-    return caught.value.code
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from tokenwire_server import __main__, collect_command
+from tokenwire_server import collect_command
 from tokenwire_server.collect_command import CollectRequest, CollectSummary, collect, exchange_source
 from tokenwire_server.errors import UserError
 from tokenwire_server.history.export import StoredReader
@@ -25,20 +25,9 @@ from tokenwire_server.sources import build_sources
 
 from ..sources.venues import Venue
 from ..sources.venues.binance import BinanceVenue
+from .command import run
 
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", root.handlers[:])  # a command sends the log to a stream of this test
-    monkeypatch.setattr(root, "level", root.level)
-
-
-def run(*arguments: str) -> int | str | None:
-    with pytest.raises(SystemExit) as caught:
-        __main__.main(arguments)
-    return caught.value.code
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def say(*numbers: int) -> Callable[[Venue, ServerConnection], Any]:

@@ -14,22 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tokenwire_server import __main__
 from tokenwire_server.history.lock import DirectoryLock
+
+from .command import run
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 BEGIN_MS = 1_700_000_000_000 // 3_600_000 * 3_600_000
 HEADER = ["id", "symbol", "price", "amount", "side", "timestamp"]
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def run(*arguments: str) -> int | str | None:
-    with pytest.raises(SystemExit) as caught:
-        __main__.main(arguments)
-    return caught.value.code
 
 
 def write(path: str, rows: Sequence[Sequence[Any]], header: Sequence[str] = HEADER) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import logging
 import os
 import re
 import resource
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tokenwire_server import __main__, command_progress
+from tokenwire_server import command_progress
 from tokenwire_server.command_progress import Progress
 from tokenwire_server.record_command import RecordRequest, record
 from tokenwire_server.replay_command import replay, tape_at
@@ -27,20 +26,9 @@ from tokenwire_server.sources.tape_file import TapeError, read_tape
 
 from ..sources.poller_service import ASYMMETRY, PAIRS, SYMMETRY, Reply, Service
 from ..sources.venues.binance import BinanceVenue
+from .command import run
 
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", root.handlers[:])  # a command sends the log to a stream of this test
-    monkeypatch.setattr(root, "level", root.level)
-
-
-def run(*arguments: str) -> int | str | None:
-    with pytest.raises(SystemExit) as caught:
-        __main__.main(arguments)
-    return caught.value.code
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def start(*arguments: str, most_bytes: int | None = None) -> "subprocess.Popen[str]":

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import logging
 import os
 import re
 import signal
@@ -17,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from tokenwire_server import __main__
 from tokenwire_server.collect_command import attach, build_pipeline
 from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.replay_command import ReplaySummary, print_replay, replay, tape_at
@@ -27,19 +25,9 @@ from tokenwire_server.sources import tape as tape_module
 from tokenwire_server.sources.tape import MAX_UNSTORED_ROWS
 from tokenwire_server.sources.tape_file import read_tape
 
+from .command import run
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", root.handlers[:])  # a command sends the log to a stream of this test
-    monkeypatch.setattr(root, "level", root.level)
-
-
-def run(*arguments: str) -> int | str | None:
-    with pytest.raises(SystemExit) as caught:
-        __main__.main(arguments)
-    return caught.value.code
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def simulated(path: str, *arguments: str) -> list[dict[str, Any]]:

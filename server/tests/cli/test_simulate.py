@@ -1,7 +1,6 @@
 """``tokenwire-server simulate``: as many trades as asked, the same with the same seed, wherever they go."""
 
 import json
-import logging
 import re
 import signal
 import subprocess
@@ -13,25 +12,14 @@ from typing import Any
 
 import pytest
 
-from tokenwire_server import __main__
 from tokenwire_server.history.export import StoredReader
 from tokenwire_server.settings import Settings
 from tokenwire_server.simulate_command import SimulateRequest, simulate
 from tokenwire_server.sources.tape_file import read_tape
 
+from .command import run
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", root.handlers[:])  # a command sends the log to a stream of this test
-    monkeypatch.setattr(root, "level", root.level)
-
-
-def run(*arguments: str) -> int | str | None:
-    with pytest.raises(SystemExit) as caught:
-        __main__.main(arguments)
-    return caught.value.code
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def trades_on(path: str) -> list[dict[str, Any]]:

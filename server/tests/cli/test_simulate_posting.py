@@ -1,7 +1,6 @@
 """``tokenwire-server simulate --url``: trades posted to a server, each once, with the patience it asks for."""
 
 import json
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,13 +18,7 @@ from tokenwire_server.simulate_command import SimulateRequest, simulate
 from tokenwire_server.sources import build_sources
 from tokenwire_server.trade_poster import TradePoster
 
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", root.handlers[:])  # a command sends the log to a stream of this test
-    monkeypatch.setattr(root, "level", root.level)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def stored(data: Path) -> list[tuple[str, str]]:
