@@ -11,6 +11,7 @@ import msgspec
 from tokenwire.aio import TokenClient
 from tokenwire.channels import Bar, Trade, bar_of_row, trade_of_row
 from tokenwire.rest import RestError
+from tokenwire.streams import wall_ms
 from tokenwire.watch import escaped, printable
 
 __all__ = ["COMMANDS", "add_commands", "run"]
@@ -80,14 +81,16 @@ async def run(client: TokenClient, arguments: argparse.Namespace) -> None:
         TokenwireError: as the streams.
     """
     show = _json_line if arguments.json else _text_line
-    if not arguments.json:
-        print(_HEADINGS[arguments.command])
+    heading = None if arguments.json else _HEADINGS[arguments.command]
     found: Mapping[str, AsyncIterator[Any]] = {
         "klines": _klines(client, arguments),
         "trades": _trades(client, arguments),
         "tokens": _tokens(client, arguments),
     }
     async for row in found[arguments.command]:
+        if heading is not None:  # only now: what fails has no table
+            print(heading)
+            heading = None
         print(show(row), flush=True)
 
 
@@ -97,7 +100,7 @@ async def _klines(client: TokenClient, arguments: argparse.Namespace) -> AsyncIt
     for symbol in arguments.symbols if is_part or not arguments.follow else ():
         query = {"from": arguments.begin, "to": arguments.end}
         for row in await _page(client, "klines", symbol, interval=arguments.interval, limit=arguments.limit, **query):
-            bar = bar_of_row(symbol, symbol, row, 0)
+            bar = bar_of_row(symbol, symbol, row, wall_ms())
             shown[symbol] = bar.open_ms
             yield bar
     if arguments.follow:
@@ -115,7 +118,7 @@ async def _trades(client: TokenClient, arguments: argparse.Namespace) -> AsyncIt
     for symbol in arguments.symbols if arguments.limit else ():
         after[symbol] = arguments.after or 0
         for row in await _page(client, "trades", symbol, after=arguments.after, limit=arguments.limit):
-            trade = trade_of_row(symbol, row, 0)
+            trade = trade_of_row(symbol, row, wall_ms())
             after[symbol] = trade.number
             yield trade
     if arguments.follow:

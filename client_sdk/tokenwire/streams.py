@@ -19,7 +19,7 @@ from tokenwire.feeds import Feed
 from tokenwire.rest import Rest, RestError
 from tokenwire.trade_line import MAX_WAITING, TradeLine
 
-__all__ = ["BarStream", "BookStream", "Stream", "TradeStream"]
+__all__ = ["BarStream", "BookStream", "Stream", "TradeStream", "wall_ms"]
 
 _log = logging.getLogger("tokenwire")
 _PAGE: Final = 1_000  # rows of one request
@@ -309,7 +309,7 @@ class TradeStream(_LineStream[Trade, TradeLine]):
         while (wanted := line.wanted) is not None and self._lacks(line):
             page = await self.page(("trades", address), {"after": wanted.after, "limit": _PAGE})
             rows = [] if page is None else page["data"]
-            trades = _readable(rows, lambda row: trade_of_row(name, row, _wall_ms()))
+            trades = _readable(rows, lambda row: trade_of_row(name, row, wall_ms()))
             numbers = [number for trade in trades if (number := trade.number or 0) > wanted.after]
             has_more = page is not None and (page.get("nextCursor") is not None or len(rows) >= _PAGE)
             is_all = not has_more or not numbers or numbers[-1] >= wanted.before - 1
@@ -365,7 +365,7 @@ class BarStream(_LineStream[Bar, BarLine]):
             }
             page = await self.page(("klines", address), query, is_patient=True)
             rows = [] if page is None else page["data"]
-            bars = _readable(rows, lambda row: bar_of_row(name, address, row, _wall_ms()))
+            bars = _readable(rows, lambda row: bar_of_row(name, address, row, wall_ms()))
             following = None if page is None or is_history else page.get("nextCursor")
             is_stuck = following is not None and (not bars or bars[-1].open_ms <= from_ms or following == cursor)
             cursor = None if is_stuck else following
@@ -404,7 +404,8 @@ def _numbers(page: dict[str, Any] | None) -> tuple[int | None, int | None]:
     return oldest if isinstance(oldest, int) else None, newest if isinstance(newest, int) else None
 
 
-def _wall_ms() -> int:
+def wall_ms() -> int:
+    """Unix time in milliseconds by the local clock."""
     return time.time_ns() // 1_000_000
 
 

@@ -44,6 +44,9 @@ async def test_trades(served: tuple[str, ManualSource]) -> None:
     assert [line.split()[2:5] for line in text.out.splitlines()[1:]] == [["3", "Buy", "3"], ["4", "Buy", "5"]]
     rows = (await run("trades", "DOGE", "PEPE", "--url", url, "--json", "--limit", "1")).lines
     assert [(row["name"], row["number"], row["price"]) for row in rows] == [("DOGE", 4, "5"), ("PEPE", 1, "1")]
+    assert all(row["received_ms"] > 1_700_000_000_000 for row in rows)
+    refused = await run("trades", "NOBODY", "--url", url)
+    assert not refused.out, "no heading without a table"
 
 
 async def test_tokens(served: tuple[str, ManualSource]) -> None:
