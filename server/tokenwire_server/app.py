@@ -16,6 +16,7 @@ from uvicorn.config import Config
 from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.core.plain_hub import PlainConfig
 from tokenwire_server.errors import UserError
+from tokenwire_server.feeding import attach, run_source
 from tokenwire_server.gateway.dispatch import dispatcher
 from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.gateway.handshake import ENDPOINT
@@ -28,7 +29,7 @@ from tokenwire_server.intake import POSTED, Intake
 from tokenwire_server.market.bars import BarPlan
 from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.pipeline import Pipeline
-from tokenwire_server.ports import Resumable, Source, SourceState
+from tokenwire_server.ports import Source
 from tokenwire_server.preflight import bind_socket, raise_file_limit, tls_context
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import build_sources
@@ -152,7 +153,7 @@ async def _running(
     )
     if kept is not None:
         try:
-            await _go_on(pipeline, sources, kept)
+            await attach(pipeline, sources, kept, {POSTED})
         except UserError:
             listener.close()
             raise
@@ -190,7 +191,7 @@ async def _running(
     for source in sources:
         pipeline.add_source(source)
     feeding = [
-        asyncio.create_task(_run_source(source, pipeline), name=source.name) for source in (*sources, intake.source)
+        asyncio.create_task(run_source(source, pipeline), name=source.name) for source in (*sources, intake.source)
     ]
     serving = asyncio.create_task(server.serve([listener]), name="serve")
     listening = asyncio.create_task(server.listening.wait())
@@ -229,27 +230,6 @@ def _socketio() -> "type[SocketIOFace]":
             raise
         raise UserError("--socketio needs python-socketio; install it: pip install 'tokenwire[socketio]'") from None
     return SocketIOFace
-
-
-async def _go_on(pipeline: Pipeline, sources: Sequence[Source], kept: DataDirectory) -> None:
-    """Be where the process before ended, and have everything from here on stored."""
-    recorder, pages = await kept.attach(pipeline.market, {POSTED, *(source.name for source in sources)})
-    pipeline.keep(recorder, pages)
-    for source in sources:
-        position = kept.beginning.offsets.get(source.name)
-        if position is not None and isinstance(source, Resumable):
-            source.resume(position)
-    if len(pipeline.market):
-        _log.info("history restored", tokens=len(pipeline.market), trades=kept.beginning.numbered)
-
-
-async def _run_source(source: Source, pipeline: Pipeline) -> None:
-    """Run one source; a defect in it must not take the server down, but is never silent."""
-    try:
-        await source.run(pipeline)
-    except Exception as error:  # whatever it is, the others go on
-        pipeline.state(source.name, SourceState.FAILED, repr(error))
-        _log.error("source failed", exc_info=error, source=source.name)
 
 
 def _url(settings: Settings, port: int) -> str:

@@ -13,6 +13,7 @@ from aiohttp import web
 from tokenwire_server.command_progress import counted, stopping
 from tokenwire_server.core.plain_hub import PlainConfig
 from tokenwire_server.errors import UserError
+from tokenwire_server.feeding import attach, feed
 from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.gateway.http import Answer, Answers, problem
 from tokenwire_server.gateway.plain_streams import PlainStreams
@@ -22,13 +23,13 @@ from tokenwire_server.instruments import build_instruments
 from tokenwire_server.market.bars import BarPlan
 from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.pipeline import Pipeline
-from tokenwire_server.ports import Resumable, Source, SourceState
+from tokenwire_server.ports import Source, SourceState
 from tokenwire_server.preflight import bind_socket
 from tokenwire_server.settings import Settings
 from tokenwire_server.source_spec import EXCHANGES
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["CollectRequest", "CollectSummary", "attach", "build_pipeline", "collect", "exchange_source", "serve_health"]
+__all__ = ["CollectRequest", "CollectSummary", "build_pipeline", "collect", "exchange_source", "serve_health"]
 
 _log = get_log(__name__)
 
@@ -95,21 +96,6 @@ def build_pipeline(
     )
 
 
-async def attach(pipeline: Pipeline, sources: Sequence[Source], kept: DataDirectory) -> None:
-    """Be where the process before ended, and have everything from here on stored.
-
-    Raises:
-        UserError: the history can't be read.
-    """
-    recorder, pages = await kept.attach(pipeline.market, {source.name for source in sources})
-    pipeline.keep(recorder, pages)
-    for source in sources:
-        position = kept.beginning.offsets.get(source.name)
-        if position is not None and isinstance(source, Resumable):
-            source.resume(position)
-    _log.info("history restored", tokens=len(pipeline.market), trades=kept.beginning.numbered)
-
-
 async def collect(
     settings: Settings,
     sources: Sequence[Source],
@@ -139,7 +125,9 @@ async def collect(
             with stopping() as stop:
                 async with serve_health(answers, settings.host, request.health_port) as url:
                     announce(url)
-                    await _feed(sources, pipeline, stop, request.duration_s)
+                    for source in sources:
+                        pipeline.add_source(source)
+                    await feed(sources, pipeline, stop, request.duration_s, _report(pipeline))
         finally:
             endpoint.stop()
             metrics.shutdown()
@@ -157,30 +145,6 @@ async def collect(
         lost_trades=recorder.lost_trades + recorder.builder.given_up_trades + recorder.unnumbered,
         is_failed=all(state is SourceState.FAILED for state in states),
     )
-
-
-async def _feed(sources: Sequence[Source], pipeline: Pipeline, stop: asyncio.Event, duration_s: float | None) -> None:
-    for source in sources:
-        pipeline.add_source(source)
-    feeding = [asyncio.create_task(_run(source, pipeline), name=source.name) for source in sources]
-    reporting = asyncio.create_task(_report(pipeline), name="report")
-    stopped = asyncio.create_task(stop.wait())
-    ended = asyncio.create_task(asyncio.wait(feeding))
-    try:
-        await asyncio.wait((stopped, ended), timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (*feeding, reporting, stopped, ended):
-            task.cancel()
-        await asyncio.gather(*feeding, reporting, stopped, ended, return_exceptions=True)
-
-
-async def _run(source: Source, pipeline: Pipeline) -> None:
-    """Run one source; a defect in it must not end the others, but is never silent."""
-    try:
-        await source.run(pipeline)
-    except Exception as error:  # whatever it is, the others go on
-        pipeline.state(source.name, SourceState.FAILED, repr(error))
-        _log.error("source failed", exc_info=error, source=source.name)
 
 
 async def _report(pipeline: Pipeline) -> None:

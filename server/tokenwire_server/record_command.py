@@ -1,9 +1,8 @@
 """What ``tokenwire-server record`` does: whatever sources deliver, onto a tape, until it is told to stop."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,16 +10,14 @@ from rich.console import Console
 
 from tokenwire_server.command_progress import Progress, counted, size_text, stopping
 from tokenwire_server.errors import UserError
+from tokenwire_server.feeding import feed
 from tokenwire_server.ports import Source, SourceState
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import build_sources
 from tokenwire_server.sources.recording import Recording
 from tokenwire_server.sources.tape_writer import FLUSH_INTERVAL_S, TapeWriter
-from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["RecordRequest", "RecordSummary", "asked_sources", "print_record", "record"]
-
-_log = get_log(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +81,10 @@ async def record(settings: Settings, request: RecordRequest) -> RecordSummary:
                 )
 
             async with Progress(line, quiet=request.quiet):
-                await _feed(sources, recording, stop, request.duration_s, settings.update_interval_s)
+                for source in sources:
+                    recording.add_source(source)
+                beside = _keep(recording), _tick(recording, settings.update_interval_s)
+                await feed(sources, recording, stop, request.duration_s, *beside)
             recording.flush()
         except BaseException:
             writer.abandon()
@@ -108,37 +108,6 @@ async def record(settings: Settings, request: RecordRequest) -> RecordSummary:
         seconds=time.monotonic() - begun_s,
         is_failed=all(recording.states.get(source.name) is SourceState.FAILED for source in sources),
     )
-
-
-async def _feed(
-    sources: Sequence[Source], recording: Recording, stop: asyncio.Event, duration_s: float | None, tick_s: float
-) -> None:
-    for source in sources:
-        recording.add_source(source)
-    feeding = [asyncio.create_task(_run(source, recording), name=source.name) for source in sources]
-    others = [
-        asyncio.create_task(_keep(recording), name="flush"),
-        asyncio.create_task(_tick(recording, tick_s), name="tick"),
-    ]
-    stopped = asyncio.create_task(stop.wait())
-    all_ended = asyncio.gather(*feeding)
-    try:
-        await asyncio.wait((stopped, all_ended), timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (*feeding, *others, stopped):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await all_ended
-        await asyncio.gather(*feeding, *others, stopped, return_exceptions=True)
-
-
-async def _run(source: Source, recording: Recording) -> None:
-    """Run one source; a defect in it ends neither the others nor the tape, and is never silent."""
-    try:
-        await source.run(recording)
-    except Exception as error:  # whatever it is, the others go on
-        recording.state(source.name, SourceState.FAILED, repr(error))
-        _log.error("source failed", exc_info=error, source=source.name)
 
 
 async def _keep(recording: Recording) -> None:

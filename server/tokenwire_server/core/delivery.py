@@ -14,7 +14,7 @@ from tokenwire_schemas.limits import MAX_BATCH, MAX_BATCH_BYTES
 from tokenwire_server.core.board import Board, Row
 from tokenwire_server.core.cohort import Cohort
 from tokenwire_server.core.compression import Encoder, Piece, SharedWindow
-from tokenwire_server.core.numbering import Write, across_digits, numbered
+from tokenwire_server.core.numbering import Templates, Write, numbered
 from tokenwire_server.core.ring import Ledger, Run, Shared, batch_data
 from tokenwire_server.core.segments import Joined, Segments
 from tokenwire_server.core.session import TOKEN_BATCH, TOKEN_UPDATE
@@ -196,29 +196,17 @@ class _Bodies:
         return [piece for piece in self._tokens.pick(table) if piece]
 
 
-class _Templates:
-    """The frames of one cohort for those of it who share ``window``, by digit count; they enter the window once."""
+class _Templates(Templates):
+    """The frames of one cohort for those of it who share ``window``; they enter the window once."""
 
-    __slots__ = ("_bodies", "_pieces", "_templates", "count")
+    __slots__ = ("_bodies", "_pieces")
 
     def __init__(self, bodies: _Bodies, window: SharedWindow | None) -> None:
+        super().__init__(bodies.count)
         self._bodies = bodies
         self._pieces = bodies.pieces(window)
-        self._templates: dict[int, bytes] = {}
-        self.count = bodies.count
 
-    def of(self, digit_count: int) -> bytes:
-        """All frames, each with a ``%d`` for a number of ``digit_count`` digits."""
-        template = self._templates.get(digit_count)
-        if template is None:
-            template = self._templates[digit_count] = b"".join(self._frames(digit_count))
-        return template
-
-    def across(self, first: int) -> bytes:
-        """The finished frames from number ``first`` on, when the numbers are not all of one length."""
-        return across_digits(self._frames, first, self.count)
-
-    def _frames(self, digit_count: int) -> list[bytes]:
+    def frames(self, digit_count: int) -> list[bytes]:
         bodies = self._bodies
         if not bodies.form.batch:
             return bodies.singles(digit_count)

@@ -1,5 +1,6 @@
 """Where numbers are given to what many sessions get alike: one template for all of them, filled for each."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,22 +10,42 @@ from tokenwire_server.core.wire import digits, next_power
 if TYPE_CHECKING:
     from tokenwire_server.core.session import Session
 
-__all__ = ["Tally", "Templates", "Write", "across_digits", "numbered"]
+__all__ = ["Tally", "Templates", "Write", "numbered"]
 
 Write = Callable[[bytes], None]
 
 
-class Templates(Protocol):
-    """The frames that all members get, but for their numbers. ``count``: how many."""
+class Templates(ABC):
+    """The ``count`` frames that all members get, but for their numbers."""
 
-    @property
-    def count(self) -> int: ...
+    __slots__ = ("_templates", "count")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._templates: dict[int, bytes] = {}
+
+    @abstractmethod
+    def frames(self, digit_count: int) -> list[bytes]:
+        """Each frame with a ``%d`` for a number of ``digit_count`` digits."""
 
     def of(self, digit_count: int) -> bytes:
-        """All frames, each with a ``%d`` for a number of ``digit_count`` digits."""
+        """All of them as one."""
+        template = self._templates.get(digit_count)
+        if template is None:
+            template = self._templates[digit_count] = b"".join(self.frames(digit_count))
+        return template
 
     def across(self, first: int) -> bytes:
         """The finished frames from number ``first`` on, when the numbers are not all of one length."""
+        chunks: list[bytes] = []
+        frames: list[bytes] = []
+        limit = 0
+        for index, number in enumerate(range(first, first + self.count)):
+            if number >= limit:
+                frames = self.frames(digits(number))
+                limit = next_power(digits(number))
+            chunks.append(frames[index] % number)
+        return b"".join(chunks)
 
 
 class Tally(Protocol):
@@ -71,16 +92,3 @@ def numbered(
         if served:
             for run in runs:
                 ledger.hold(run, served)
-
-
-def across_digits(frames_of: Callable[[int], list[bytes]], first: int, count: int) -> bytes:
-    """``count`` finished frames from number ``first`` on; ``frames_of(digits)`` gives their templates one by one."""
-    chunks: list[bytes] = []
-    frames: list[bytes] = []
-    limit = 0
-    for index, number in enumerate(range(first, first + count)):
-        if number >= limit:
-            frames = frames_of(digits(number))
-            limit = next_power(digits(number))
-        chunks.append(frames[index] % number)
-    return b"".join(chunks)

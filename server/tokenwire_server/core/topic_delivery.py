@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tokenwire_schemas.limits import MAX_BATCH, MAX_BATCH_BYTES
-from tokenwire_server.core.numbering import Write, across_digits, numbered
+from tokenwire_server.core.numbering import Templates, Write, numbered
 from tokenwire_server.core.ring import BATCHES, Ledger, Run, batch_data
 from tokenwire_server.core.tokensets import Format
 from tokenwire_server.core.topics import Change, Event, Topic, TopicSet
@@ -108,28 +108,18 @@ class _Part(NamedTuple):
         return Run(self.kind, timestamp, self.payloads, is_batch=self.is_batch)
 
 
-class _Templates:
-    """The frames of all parts, by digit count."""
+class _Templates(Templates):
+    """The frames of all parts."""
 
-    __slots__ = ("_datas", "_form", "_templates", "_timestamp", "count")
+    __slots__ = ("_datas", "_form", "_timestamp")
 
     def __init__(self, parts: list[_Part], timestamp: int, form: Format) -> None:
         self._datas = [(part.kind, data) for part in parts for data in part.datas()]
         self._form = form
         self._timestamp = timestamp
-        self._templates: dict[int, bytes] = {}
-        self.count = len(self._datas)
+        super().__init__(len(self._datas))
 
-    def of(self, digit_count: int) -> bytes:
-        template = self._templates.get(digit_count)
-        if template is None:
-            template = self._templates[digit_count] = b"".join(self._frames(digit_count))
-        return template
-
-    def across(self, first: int) -> bytes:
-        return across_digits(self._frames, first, self.count)
-
-    def _frames(self, digit_count: int) -> list[bytes]:
+    def frames(self, digit_count: int) -> list[bytes]:
         encoder = self._form.encoder
         return [frame_template(kind, self._timestamp, data, digit_count, encoder) for kind, data in self._datas]
 
