@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from loadtests.bench.oracle import Arrival, Window, merge, verify
+from loadtests.bench.orders import line
 from loadtests.bench.workloads import Workload, parse, subscribe_text
 
 PATH = "/api/v1/ws/token-data"
@@ -88,12 +89,6 @@ class Client:
                     continue
                 text = text[len(SOCKETIO_HEAD) : -1]
             self.arrivals.append((at_ns, text))
-
-
-async def line() -> str:
-    """The next line of standard input."""
-    text: str = await asyncio.to_thread(sys.stdin.readline)
-    return text.strip()
 
 
 async def main() -> None:

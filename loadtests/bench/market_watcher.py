@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from loadtests.bench.market_server import number_of
+from loadtests.bench.orders import line
 
 __all__ = ["Watcher", "judge"]
 
@@ -78,12 +79,6 @@ def judge(watchers: Sequence[Watcher], first_ns: int, rate: float, begin_ns: int
         counts.append((sum(len(numbers) for _, numbers in inside), len(inside), writes))
     trades, messages, writes = (statistics.median(each) for each in zip(*counts, strict=True))
     return {"fault": fault, "trades": trades, "messages": messages, "writes": writes, "delays_us": delays_us}
-
-
-async def line() -> str:
-    """The next line of standard input."""
-    text: str = await asyncio.to_thread(sys.stdin.readline)
-    return text.strip()
 
 
 async def main() -> None:

@@ -119,7 +119,7 @@ def _instant(text: str | None, name: str, default: int) -> int:
     try:
         return parse_instant(text)
     except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
+        raise UserError(f"{name}: {error}, not {text[:40]!r}") from None
 
 
 def _lengths(reader: StoredReader, text: str | None) -> list[tuple[int, str]]:

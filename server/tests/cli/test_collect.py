@@ -19,13 +19,12 @@ from websockets.asyncio.server import ServerConnection
 from tokenwire_server import collect_command
 from tokenwire_server.collect_command import CollectRequest, CollectSummary, collect, exchange_source
 from tokenwire_server.errors import UserError
-from tokenwire_server.history.export import StoredReader
 from tokenwire_server.settings import Settings, load
 from tokenwire_server.sources import build_sources
 
 from ..sources.venues import Venue
 from ..sources.venues.binance import BinanceVenue
-from .command import run
+from .command import run, stored
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -37,16 +36,6 @@ def say(*numbers: int) -> Callable[[Venue, ServerConnection], Any]:
                 await connection.send(frame)
 
     return script
-
-
-def stored(data: Path) -> list[str]:
-    """Ids of all stored trades, in order of their numbers."""
-    reader = StoredReader(data)
-    try:
-        tokens = reader.tokens(None)
-        return [row[1] for token in tokens for piece in reader.trades(token, 0, 1 << 53) for row in piece]
-    finally:
-        reader.close()
 
 
 async def collected(settings: Settings, trades: int, port: int | None = None) -> tuple[CollectSummary, dict[str, Any]]:
@@ -91,7 +80,7 @@ async def test_what_an_exchange_sends_is_stored_over_restarts(tmp_path: Path) ->
     async with venue:
         first, seen = await collected(of(venue, tmp_path / "kept"), 5)
         assert (first.trades, first.tokens, first.lost_trades, first.is_failed) == (5, 1, 0, False)
-        assert stored(tmp_path / "kept") == ["1", "2", "3", "4", "5"]
+        assert [name for _, name in stored(tmp_path / "kept")] == ["1", "2", "3", "4", "5"]
         assert seen["health"] == (200, "OK")
         ready = json.loads(seen["ready"][1])
         assert (seen["ready"][0], ready["ready"], ready["history"]["state"]) == (200, True, "ok")
@@ -102,7 +91,7 @@ async def test_what_an_exchange_sends_is_stored_over_restarts(tmp_path: Path) ->
         assert "history_commits" in seen["metrics"]
         second, _ = await collected(of(venue, tmp_path / "kept"), 6)
         assert second.trades == 4, "6 to 9, of which 7 and 8 were fetched"
-    assert stored(tmp_path / "kept") == [str(n) for n in range(1, 10)]
+    assert [name for _, name in stored(tmp_path / "kept")] == [str(n) for n in range(1, 10)]
 
 
 def test_sigterm_stores_everything_before_the_end(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_file_that_is_no_table_of_trades(content: bytes, words: str, capsys: p
         (["--data", "kept", "--what", "trades", "--interval", "1m"], "--interval is for bars only"),
         (["--data", "kept", "--what", "books"], "--what: 'books' is none of bars, trades"),
         (["--data", "kept", "--format", "xls"], "--format: 'xls' is none of csv, parquet"),
-        (["--data", "kept", "--from", "noon"], "--from: 'noon' is no time"),
+        (["--data", "kept", "--from", "noon"], "not 'noon'"),
         (["--data", "kept", "--from", "2024-01-01T00:00:00Z", "--to", "1700000000"], "--from is later than --to"),
         (["--data", "kept", "-o", "gone/out.csv"], "gone/out.csv can't be written: No such file"),
     ],

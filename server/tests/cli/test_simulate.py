@@ -12,30 +12,17 @@ from typing import Any
 
 import pytest
 
-from tokenwire_server.history.export import StoredReader
 from tokenwire_server.settings import Settings
 from tokenwire_server.simulate_command import SimulateRequest, simulate
 from tokenwire_server.sources.tape_file import read_tape
 
-from .command import run
+from .command import run, stored
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def trades_on(path: str) -> list[dict[str, Any]]:
     return [trade for line in read_tape(path) for trade in json.loads(line.frame).get("trades", [])]
-
-
-def stored(data: Path) -> list[tuple[str, str]]:
-    """Address and id of every stored trade."""
-    reader = StoredReader(data)
-    try:
-        tokens = reader.tokens(None)
-        return [
-            (token.address, row[1]) for token in tokens for part in reader.trades(token, 0, 1 << 53) for row in part
-        ]
-    finally:
-        reader.close()
 
 
 def test_the_same_seed_makes_the_same_file() -> None:

@@ -11,26 +11,15 @@ from aiohttp import web
 
 from tokenwire_server.app import Running, running
 from tokenwire_server.errors import UserError
-from tokenwire_server.history.export import StoredReader
 from tokenwire_server.market.trades import Side, TokenInfo, Trade
 from tokenwire_server.settings import Settings
 from tokenwire_server.simulate_command import SimulateRequest, simulate
 from tokenwire_server.sources import build_sources
 from tokenwire_server.trade_poster import TradePoster
 
+from .command import stored
+
 pytestmark = pytest.mark.usefixtures("own_folder")
-
-
-def stored(data: Path) -> list[tuple[str, str]]:
-    """Address and id of every stored trade."""
-    reader = StoredReader(data)
-    try:
-        tokens = reader.tokens(None)
-        return [
-            (token.address, row[1]) for token in tokens for part in reader.trades(token, 0, 1 << 53) for row in part
-        ]
-    finally:
-        reader.close()
 
 
 def settings(data: Path, **more: Any) -> Settings:

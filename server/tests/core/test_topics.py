@@ -1,31 +1,11 @@
-"""Channels: every event once and in order, the newest state, whoever asks for what (I-60)."""
-
-from typing import Any
+"""Channels: every event once and in order, the newest state (I-60)."""
 
 import pytest
 
-from tokenwire_schemas import limits
 from tokenwire_server.core.grants import Offer
 
 from .conftest import Bench, Client, codes, kinds
-
-CAPS = "batch,channels,details,resume"
-
-
-def numbers(messages: list[dict[str, Any]], kind: str = "transaction") -> list[tuple[str, int]]:
-    return [
-        (item["address"], item["version"])
-        for message in messages
-        if message["type"] in (kind, f"{kind}_batch")
-        for item in message["data"].get("transactions", [message["data"]])
-    ]
-
-
-def ask(bench: Bench, *channels: str, caps: str = CAPS, tokens: tuple[str, ...] = ("token0",)) -> Client:
-    client, _ = bench.ask(caps)
-    client.subscribe(*tokens, channels=list(channels))
-    bench.now += 250  # a state is due again
-    return client
+from .topic_clients import CAPS, ask, numbers
 
 
 @pytest.mark.parametrize("caps", [CAPS, "channels"])
@@ -118,98 +98,6 @@ def test_events_go_before_the_state_that_follows_them(bench: Bench) -> None:
     assert numbers(client.read(), "kline") == [("token0", 1), ("token0", 1)]
 
 
-def test_channels_need_the_capability(bench: Bench) -> None:
-    client, _ = bench.ask("details")
-    client.subscribe("token0", channels=["trades"])
-    messages = client.read()
-    assert kinds(messages) == ["subscription", "token_update"], "channels are an unknown field, and ignored"
-    bench.happen("token0")
-    bench.flush_topics()
-    assert client.read() == []
-
-
-def test_each_channel_counts_and_a_token_is_taken_with_all_or_not_at_all(bench: Bench) -> None:
-    client = ask(bench, "token", "trades", "state", tokens=tuple(f"token{number}" for number in range(5)))
-    client.read()
-    for number in range(5, 34):
-        bench.add(f"token{number}")
-    client.subscribe(*(f"token{number}" for number in range(5, 34)), channels=["token", "trades", "state"])
-    accepted, refused, error, *_ = client.read()
-    assert len(accepted["data"]["tokens"]) == 28, "33 tokens with three channels are 99"
-    assert refused["data"]["rejected"] == [{"token": "token33", "code": "SUBSCRIPTION_LIMIT"}]
-    assert error["data"]["code"] == "SUBSCRIPTION_LIMIT"
-    assert accepted["data"]["active"] == 99
-    assert ("token33", "trades") not in bench.directory.topics, "nothing is kept of a token that was refused"
-    client.subscribe("token33", channels=["trades"])
-    assert client.read()[0]["data"]["active"] == 100
-
-
-@pytest.mark.parametrize("channel", ["nope", "klines:7x", "trades:1"])
-def test_unknown_channels_refuse_the_token(bench: Bench, channel: str) -> None:
-    client = ask(bench, "trades", channel)
-    refused, error = client.read()
-    assert refused["data"]["rejected"] == [{"token": "token0", "code": "UNKNOWN_CHANNEL"}]
-    assert "channels" not in refused["data"], "a reader may know no such name"
-    assert channel in error["data"]["message"]
-    assert bench.directory.topics == {}
-    assert bench.hub.topics.subscriptions == 0
-
-
-def test_a_token_without_channels_is_refused_and_others_are_not(bench: Bench) -> None:
-    bench.directory.bare.add("token1")
-    client = ask(bench, "trades", tokens=("token0", "token1"))
-    assert [message["data"].get("tokens") for message in client.read()] == [["token0"], ["token1"], ["token1"]]
-
-
-@pytest.mark.parametrize(
-    "channels", [[], "trades", [1], [""], ["x" * 65], ["trades"] * 33, {"trades": 1}, ["a\n"], None]
-)
-def test_malformed_channels_refuse_the_message(bench: Bench, channels: object) -> None:
-    client, _ = bench.ask(CAPS)
-    client.subscribe("token0", channels=channels)
-    assert codes(client.read()) == ["INVALID_MESSAGE"]
-
-
-def test_spellings_of_one_channel_are_one(bench: Bench) -> None:
-    client = ask(bench, "trades", "TRADES")
-    assert client.read()[0]["data"]["active"] == 1
-    client.subscribe("token0", action="unsubscribe", channels=["TRADES"])
-    assert client.read()[0]["data"]["active"] == 0
-    assert bench.directory.idle == [("token0", "trades", True)]
-
-
-def test_unsubscribing_takes_the_named_channels_or_all(bench: Bench) -> None:
-    client = ask(bench, "token", "trades", "state")
-    client.read()
-    client.subscribe("token0", action="unsubscribe", channels=["trades"])
-    assert client.read()[0]["data"]["active"] == 2
-    bench.happen("token0")
-    bench.turn("token0")
-    bench.flush_topics()
-    assert kinds(client.read()) == ["kline"]
-    client.subscribe("token0", action="unsubscribe")
-    bench.turn("token0")
-    bench.change("token0")
-    bench.flush_topics(300)
-    bench.tick()
-    assert kinds(client.read()) == ["subscription"]
-    assert bench.directory.topics == {}
-
-
-def test_nothing_of_a_channel_comes_after_its_unsubscribe(bench: Bench) -> None:
-    client = ask(bench, "trades", "state", tokens=("token0", "token1"))
-    client.read()
-    bench.hub.pause(client.link, bench.now)
-    for token in ("token0", "token1"):
-        bench.happen(token, 2)
-        bench.turn(token)
-    bench.flush_topics()
-    client.subscribe("token0", action="unsubscribe", channels=["trades", "state"])
-    messages = client.read()
-    assert numbers(messages) == [("token1", 1), ("token1", 2)]
-    assert numbers(messages, "kline") == [("token1", 1)]
-
-
 def test_a_slow_reader_gets_every_event_and_the_newest_state(bench: Bench) -> None:
     client = ask(bench, "trades", "state")
     client.read()
@@ -224,89 +112,6 @@ def test_a_slow_reader_gets_every_event_and_the_newest_state(bench: Bench) -> No
     bench.happen("token0")
     bench.flush_topics()
     assert numbers(client.read()) == [("token0", 6)], "and it is live again"
-
-
-def test_events_wait_for_a_client_that_is_away_and_what_was_lost_is_replayed(bench: Bench) -> None:
-    client, data = bench.ask(CAPS)
-    client.subscribe("token0", channels=["trades"])
-    client.read()
-    position = client.last
-    bench.happen("token0", 2)
-    bench.flush_topics()  # sent, and lost on the way
-    bench.lose(client)
-    bench.happen("token0", 3)
-    bench.flush_topics()
-    again, data = bench.ask(CAPS, session=data["session"], position=position)
-    assert data["resumed"] is True
-    assert data["subscriptions"] == [{"token": "token0", "channels": ["trades"]}]
-    assert numbers(again.read()) == [("token0", number) for number in range(1, 6)]
-
-
-def test_a_new_session_after_an_evicted_position_holds_the_same_channels(bench: Bench) -> None:
-    client, data = bench.ask(CAPS)
-    client.subscribe("token0", channels=["trades", "token"])
-    client.read()
-    position = client.last
-    for _ in range(limits.RESUME_MAX_FRAMES + 5):
-        bench.happen("token0")
-        bench.flush_topics()
-        client.read()
-    bench.lose(client)
-    again, data = bench.ask(CAPS, session=data["session"], position=position)
-    assert data["reason"] == "position_evicted"
-    assert data["subscriptions"] == [{"token": "token0", "channels": ["token", "trades"]}]
-    again.read()
-    bench.happen("token0")
-    bench.flush_topics()
-    assert numbers(again.read()) == [("token0", limits.RESUME_MAX_FRAMES + 6)]
-    assert bench.directory.idle == [], "its topic was never idle"
-
-
-def test_an_overflow_of_events_ends_the_session_with_4003(bench: Bench) -> None:
-    client = ask(bench, "trades")
-    other = ask(bench, "trades")
-    client.read()
-    other.read()
-    bench.hub.pause(client.link, bench.now)
-    for _ in range(200):
-        bench.happen("token0", 100)
-        bench.flush_topics()
-        other.read()
-    assert client.link.close_with == (4003, "more than can be queued")
-    bench.happen("token0")
-    bench.flush_topics()
-    assert numbers(other.read()) == [("token0", 20_001)], "nobody else is disturbed"
-
-
-def test_more_events_at_once_than_can_be_kept_end_the_sessions_that_hold_them(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tokenwire_server.core.topics.MAX_STREAM_LOG_BYTES", 1_000)
-    torn, sound = ask(bench, "trades"), ask(bench, "trades", tokens=("token1",))
-    torn.read()
-    sound.read()
-    bench.happen("token1")
-    bench.happen("token0", 20)
-    bench.flush_topics()
-    torn.read()
-    assert torn.link.close_with == (4003, "more than can be queued")
-    assert numbers(sound.read()) == [("token1", 1)]
-
-
-def test_missed_events_are_brought_back_by_a_subscribe_that_says_what_is_known(bench: Bench) -> None:
-    keeper = ask(bench, "trades")
-    bench.happen("token0", 5)
-    bench.flush_topics()
-    bench.happen("token0", 2)  # not flushed yet
-    client, _ = bench.ask(CAPS)
-    client.subscribe("token0", channels=["trades"], after={"token0": 3}, stream="stream-1")
-    assert numbers(client.read()) == [("token0", 4), ("token0", 5)]
-    bench.flush_topics()
-    assert numbers(client.read()) == [("token0", 6), ("token0", 7)]
-    assert numbers(keeper.read())[-1] == ("token0", 7)
-    other, _ = bench.ask(CAPS)
-    other.subscribe("token0", channels=["trades"], after={"token0": 3}, stream="another")
-    assert numbers(other.read()) == [], "numbers of another stream mean nothing"
 
 
 def test_a_defect_of_a_state_costs_nobody_else_anything(bench: Bench) -> None:
@@ -408,40 +213,6 @@ def test_a_batch_of_events_has_its_bounds(bench: Bench, monkeypatch: pytest.Monk
     assert max(len(frame.data) for frame in client.frames[-4:]) < 1_200
 
 
-def test_a_gap_says_that_events_must_be_fetched_and_states_follow(bench: Bench) -> None:
-    client = ask(bench, "trades", "state")
-    bench.turn("token0")
-    bench.flush_topics()
-    for _ in range(limits.RESUME_MAX_FRAMES):
-        bench.happen("token0")
-        bench.flush_topics(1)
-        client.read()
-    client.send({"type": "replay", "data": {"from": 1, "to": 2}})
-    gap, state = client.read()
-    assert gap["type"] == "gap"
-    assert gap["data"]["repair"] == "rest"
-    assert numbers([state], "kline") == [("token0", 1)]
-
-
-def test_only_so_much_of_what_was_missed_is_brought_back(bench: Bench) -> None:
-    keeper = ask(bench, "trades")
-    bench.happen("token0", 10_000)
-    bench.flush_topics()
-    keeper.read()
-    client, _ = bench.ask(CAPS)
-    client.subscribe("token0", channels=["trades"], after={"token0": 1}, stream="stream-1")
-    brought = numbers(client.read())
-    assert brought == [("token0", number) for number in range(2, len(brought) + 2)]
-    assert 4_000 < len(brought) < 6_000, "half a mebibyte"
-    bench.happen("token0")
-    bench.flush_topics()
-    assert numbers(client.read()) == [("token0", 10_001)], "the hole shows"
-    for _ in range(limits.INBOUND_BURST):
-        client.subscribe("token0")
-    answered = kinds(client.read()).count("subscription")
-    assert 0 < answered < limits.INBOUND_BURST // 4, "it costs what it makes the server send"
-
-
 def test_topics_are_idle_once_their_last_session_has_ended(bench: Bench) -> None:
     first, second = (ask(bench, "trades", caps="channels") for _ in range(2))
     bench.lose(first)
@@ -460,36 +231,6 @@ def test_no_heartbeat_is_due_where_events_are_sent(bench: Bench) -> None:
         client.link.last_byte_ms = bench.now
         bench.pass_time(5_000)
     assert set(kinds(client.read())) == {"transaction"}
-
-
-def test_what_a_client_has_coming_is_not_brought_back_as_well(bench: Bench) -> None:
-    client = ask(bench, "trades")
-    client.read()
-    bench.hub.pause(client.link, bench.now)
-    bench.happen("token0", 3)
-    bench.flush_topics()
-    client.subscribe("token0", channels=["trades"], after={"token0": 0}, stream="stream-1")
-    assert numbers(client.read()) == [("token0", 1), ("token0", 2), ("token0", 3)]
-
-
-def test_what_is_brought_back_leaves_room_for_what_comes(bench: Bench) -> None:
-    bench.directory.events.update(token0=700, token1=700)
-    client, _ = bench.ask("channels,details")
-    client.subscribe("token0", "token1", channels=["trades"], after={"token0": 0, "token1": 0}, stream="stream-1")
-    bench.happen("token0")
-    bench.flush_topics()
-    assert client.link.close_with is None
-    assert numbers(client.read())[-1] == ("token0", 701)
-
-
-def test_a_burst_beyond_the_bound_is_written_to_nobody_at_once(bench: Bench) -> None:
-    client = ask(bench, "trades")
-    client.read()
-    bench.happen("token0", 60_000)
-    bench.now += 50
-    written = sum(len(data) for _, data in bench.hub.flush_topics(bench.now, 1_700_000_000_000))
-    assert written <= limits.RESUME_MAX_BYTES
-    assert client.link.close_with == (4003, "more than can be queued")
 
 
 def test_values_and_states_have_their_share_while_events_wait(bench: Bench) -> None:

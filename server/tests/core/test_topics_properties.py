@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenwire_server.core.grants import Offer
 
 from .conftest import Bench, Client
-from .test_topics import CAPS, numbers
+from .topic_clients import CAPS, numbers
 
 
 class Audience:

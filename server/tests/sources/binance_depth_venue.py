@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from tokenwire_server.market.book import OrderBook
 from tokenwire_server.market.books import MarketBooks
 from tokenwire_server.sources.binance_depth_feed import BinanceDepth
-from tokenwire_server.sources.http_get import Answer, HttpGet
+from tokenwire_server.sources.http_get import HttpGet, Reply
 
 from .conftest import RecordingSink
 
@@ -30,7 +30,7 @@ class DepthVenue:
         self.books: dict[str, tuple[dict[int, int], dict[int, int]]] = {symbol: ({}, {}) for symbol in symbols}
         self.updates = dict.fromkeys(symbols, 1_000)
         self.spoil: Callable[[str], str | None] = lambda frame: frame
-        self.answer: Callable[[str], Answer] = self.snapshot
+        self.answer: Callable[[str], Reply] = self.snapshot
         self.refuse = ""
         self.sockets: list[ServerConnection] = []
         self.heard: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ class DepthVenue:
             for key, side in zip("ba", sides, strict=True)
         }
 
-    def snapshot(self, path: str) -> Answer:
+    def snapshot(self, path: str) -> Reply:
         assert path.startswith("/api/v3/depth?symbol=")
         symbol, _, limit = path.partition("symbol=")[2].partition("&limit=")
         assert limit == "1000"
@@ -66,7 +66,7 @@ class DepthVenue:
             "bids": [[str(price), str(amount)] for price, amount in sorted(bids.items(), reverse=True)],
             "asks": [[str(price), str(amount)] for price, amount in sorted(asks.items())],
         }
-        return Answer(200, json.dumps(body).encode())
+        return Reply(200, json.dumps(body).encode())
 
     def is_shown_by(self, book: OrderBook, symbol: str = "BTCUSDT") -> bool:
         top = book.top(100)
@@ -108,7 +108,7 @@ class DepthVenue:
 
     @asynccontextmanager
     async def http(self) -> AsyncIterator[HttpGet]:
-        async def get(url: str) -> Answer:
+        async def get(url: str) -> Reply:
             await asyncio.sleep(0.05)
             path = url.removeprefix("http://rest.test")
             self.asked.append((asyncio.get_running_loop().time(), path))

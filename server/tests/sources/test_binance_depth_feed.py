@@ -17,7 +17,7 @@ from tokenwire_server.sources import binance_depth_feed as module
 from tokenwire_server.sources import binance_depth_splice
 from tokenwire_server.sources.binance import Binance
 from tokenwire_server.sources.binance_depth_splice import SpliceTimes
-from tokenwire_server.sources.http_get import Answer, HttpError
+from tokenwire_server.sources.http_get import HttpError, Reply
 
 from .binance_depth_venue import DepthVenue, Desk, play
 
@@ -153,18 +153,18 @@ def test_snapshots_are_paced_and_streams_asked_for_together() -> None:
 @pytest.mark.parametrize(
     ("answer", "least_s", "most_s"),
     [
-        (Answer(429, b"", "7"), 7.0, 12.0),
-        (Answer(418, b""), 60.0, 65.0),
-        (Answer(503, b""), 1.0, 5.0),
-        (Answer(503, b"", "20"), 20.0, 25.0),
-        (Answer(200, b"<html>maintenance</html>"), 1.0, 5.0),
-        (Answer(200, b'{"lastUpdateId":1,"bids":[["-1","1"]],"asks":[]}'), 1.0, 5.0),
+        (Reply(429, b"", "7"), 7.0, 12.0),
+        (Reply(418, b""), 60.0, 65.0),
+        (Reply(503, b""), 1.0, 5.0),
+        (Reply(503, b"", "20"), 20.0, 25.0),
+        (Reply(200, b"<html>maintenance</html>"), 1.0, 5.0),
+        (Reply(200, b'{"lastUpdateId":1,"bids":[["-1","1"]],"asks":[]}'), 1.0, 5.0),
         (None, 1.0, 5.0),
     ],
 )
-def test_a_snapshot_that_fails_is_fetched_again_later(answer: Answer | None, least_s: float, most_s: float) -> None:
+def test_a_snapshot_that_fails_is_fetched_again_later(answer: Reply | None, least_s: float, most_s: float) -> None:
     async def test(desk: Desk) -> None:
-        def fail(path: str) -> Answer:
+        def fail(path: str) -> Reply:
             if len(desk.venue.asked) > 1:
                 return desk.venue.snapshot(path)
             if answer is None:
@@ -183,7 +183,7 @@ def test_a_snapshot_that_fails_is_fetched_again_later(answer: Answer | None, lea
 
 def test_where_one_book_was_too_many_none_is_fetched_for_a_while() -> None:
     async def test(desk: Desk) -> None:
-        desk.venue.answer = lambda path: Answer(429, b"", "30")
+        desk.venue.answer = lambda path: Reply(429, b"", "30")
         both = desk.books.hold(BTC), desk.books.hold(ETH)
         await desk.until(lambda: bool(desk.venue.asked))
         desk.venue.answer = desk.venue.snapshot
@@ -248,9 +248,9 @@ def test_a_book_whose_price_left_its_snapshot_is_refreshed_without_a_break(monke
     monkeypatch.setattr(binance_depth_splice, "SNAPSHOT_LEVELS", 12)
     venue = DepthVenue("BTCUSDT")
 
-    def cut(path: str) -> Answer:
+    def cut(path: str) -> Reply:
         body = json.loads(venue.snapshot(path).body)
-        return Answer(200, json.dumps({**body, "bids": body["bids"][:12], "asks": body["asks"][:12]}).encode())
+        return Reply(200, json.dumps({**body, "bids": body["bids"][:12], "asks": body["asks"][:12]}).encode())
 
     def fall(frame: str) -> str:
         """The best bid goes, in the truth as well."""

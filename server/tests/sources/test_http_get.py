@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from tokenwire_server.sources import http_get
-from tokenwire_server.sources.http_get import Answer, HttpError, http_client
+from tokenwire_server.sources.http_get import HttpError, Reply, http_client
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ async def served() -> AsyncIterator[str]:
 
 async def test_what_comes_back_is_told_and_redirects_are_not_followed() -> None:
     async with served() as url, http_client() as get:
-        assert await get(f"{url}/plain") == Answer(429, b"slow down", "5")
+        assert await get(f"{url}/plain") == Reply(429, b"slow down", "5")
         assert (await get(f"{url}/away")).status == 302
 
 

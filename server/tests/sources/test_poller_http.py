@@ -9,8 +9,9 @@ from decimal import Decimal
 import pytest
 from aiohttp import web
 
+from tokenwire_server.sources.http_get import MAX_BODY_BYTES
 from tokenwire_server.sources.poller_findings import Answer, Question
-from tokenwire_server.sources.poller_http import MAX_ANSWER_BYTES, FetchError, Pace, fetch, poll_session
+from tokenwire_server.sources.poller_http import FetchError, Pace, fetch, poll_session
 
 from .poller_service import HTML, PAIRS, Reply, Service
 
@@ -58,7 +59,7 @@ async def test_a_body_of_20_megabytes_is_not_taken() -> None:
 
 
 async def test_neither_is_one_that_says_no_length_nor_one_that_unpacks_to_it() -> None:
-    for encoding, body in (("identity", b" " * (MAX_ANSWER_BYTES + 1)), ("deflate", zlib.compress(b" " * 200_000_000))):
+    for encoding, body in (("identity", b" " * (MAX_BODY_BYTES + 1)), ("deflate", zlib.compress(b" " * 200_000_000))):
         sent = 0
 
         async def answer(request: web.Request, encoding: str = encoding, body: bytes = body) -> web.StreamResponse:
@@ -83,7 +84,7 @@ async def test_neither_is_one_that_says_no_length_nor_one_that_unpacks_to_it() -
 
 
 async def test_the_largest_answer_is_taken() -> None:
-    assert (await ask(Reply(b"[" + b" " * (MAX_ANSWER_BYTES - 2) + b"]"))).document == []
+    assert (await ask(Reply(b"[" + b" " * (MAX_BODY_BYTES - 2) + b"]"))).document == []
 
 
 @pytest.mark.parametrize(

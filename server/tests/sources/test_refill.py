@@ -14,7 +14,7 @@ from tokenwire_server.sources.binance import binance
 from tokenwire_server.sources.bybit import bybit
 from tokenwire_server.sources.continuity import Hole
 from tokenwire_server.sources.exchange import MAX_HOLD_S
-from tokenwire_server.sources.http_get import Answer
+from tokenwire_server.sources.http_get import Reply
 
 from .conftest import agg_trade
 from .venues import BybitVenue
@@ -22,9 +22,9 @@ from .venues.base import time_ms
 from .world import T0, Handler, World
 
 
-def page(*numbers: int) -> Answer:
+def page(*numbers: int) -> Reply:
     rows = ",".join(f'{{"a":{n},"p":"1","q":"1","T":{T0},"m":true}}' for n in numbers)
-    return Answer(200, f"[{rows}]".encode())
+    return Reply(200, f"[{rows}]".encode())
 
 
 def with_trades(*frames: tuple[float, int]) -> Handler:
@@ -48,7 +48,7 @@ def numbers(world: World) -> list[int]:
 def test_live_trades_wait_for_a_slow_page_but_not_for_ever() -> None:
     world = World()
 
-    async def slow(url: str) -> Answer:
+    async def slow(url: str) -> Reply:
         await asyncio.sleep(9)
         return page(2, 3)
 
@@ -70,7 +70,7 @@ def test_the_newest_may_be_in_rest_a_little_later() -> None:
     world = World()
     answers = [page(2), page(), page(3)]
 
-    async def late(url: str) -> Answer:
+    async def late(url: str) -> Reply:
         return answers.pop(0)
 
     world.answer = late
@@ -88,9 +88,9 @@ def test_the_newest_may_be_in_rest_a_little_later() -> None:
 
 def test_429_is_honoured() -> None:
     world = World()
-    answers = [Answer(429, b"", "9"), page(2, 3)]
+    answers = [Reply(429, b"", "9"), page(2, 3)]
 
-    async def busy(url: str) -> Answer:
+    async def busy(url: str) -> Reply:
         return answers.pop(0)
 
     world.answer = busy
@@ -109,8 +109,8 @@ def test_429_is_honoured() -> None:
 def test_a_venue_that_wants_peace_for_long_is_left_in_peace(status: int) -> None:
     world = World()
 
-    async def banned(url: str) -> Answer:
-        return Answer(status, b"<html>", "300")
+    async def banned(url: str) -> Reply:
+        return Reply(status, b"<html>", "300")
 
     world.answer = banned
 
@@ -142,7 +142,7 @@ def test_of_a_long_hole_the_newest_are_fetched(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(refill_module, "MAX_BACKFILL_TRADES", 2_500)
     world = World()
 
-    async def answer(url: str) -> Answer:
+    async def answer(url: str) -> Reply:
         start = int(url.partition("fromId=")[2].partition("&")[0])
         return page(*range(start, start + int(url.rpartition("=")[2])))
 
@@ -163,7 +163,7 @@ def test_of_a_long_hole_the_newest_are_fetched(monkeypatch: pytest.MonkeyPatch) 
 def test_a_venue_that_gives_crumbs_cannot_keep_the_collector_busy_for_ever() -> None:
     world = World()
 
-    async def crumbs(url: str) -> Answer:
+    async def crumbs(url: str) -> Reply:
         return page(int(url.partition("fromId=")[2].partition("&")[0]))
 
     world.answer = crumbs
@@ -180,7 +180,7 @@ def test_a_venue_that_gives_crumbs_cannot_keep_the_collector_busy_for_ever() -> 
 def test_what_is_held_back_goes_out_when_the_source_ends() -> None:
     world = World()
 
-    async def never(url: str) -> Answer:
+    async def never(url: str) -> Reply:
         await asyncio.sleep(1_000)
         raise AssertionError
 
@@ -202,10 +202,10 @@ def test_unnumbered_trades_are_joined_at_the_last_known_one() -> None:
     # The first page does not have the newest yet, the third no longer reaches back to the last known one.
     shown = [range(2, 55), range(2, 71), range(100, 171)]
 
-    async def recent(url: str) -> Answer:
+    async def recent(url: str) -> Reply:
         venue.history = shown.pop(0)
         request: Any = type("Request", (), {"path": "/v5/market/recent-trade", "query": _query(url), "rel_url": url})()
-        return Answer(200, (venue.page(request).text or "").encode())
+        return Reply(200, (venue.page(request).text or "").encode())
 
     world.answer = recent
     live = [(1, 20), (60, 61), (165, 166)]
@@ -238,9 +238,9 @@ async def test_of_a_page_without_the_last_known_trade_only_newer_ones_are_taken(
     venue = BybitVenue()
     venue.history = range(1, 21)
 
-    async def get(url: str) -> Answer:
+    async def get(url: str) -> Reply:
         request: Any = type("Request", (), {"path": "/v5/market/recent-trade", "query": _query(url), "rel_url": url})()
-        return Answer(200, (venue.page(request).text or "").encode())
+        return Reply(200, (venue.page(request).text or "").encode())
 
     plan = bybit().backfill
     assert plan is not None

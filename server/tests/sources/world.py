@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from tokenwire_server.sources.exchange import Exchange
-from tokenwire_server.sources.http_get import Answer, HttpError, HttpGet
+from tokenwire_server.sources.http_get import HttpError, HttpGet, Reply
 from tokenwire_server.sources.profile import Profile
 
 from .conftest import RecordingSink
@@ -33,7 +33,7 @@ class World:
         self.begun_s: list[float] = []
         self.heard: list[tuple[float, str]] = []
         self.asked: list[tuple[float, str]] = []
-        self.answer: Callable[[str], Awaitable[Answer]] = self.no_rest
+        self.answer: Callable[[str], Awaitable[Reply]] = self.no_rest
 
     def run(self, handler: Handler, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def serve_one(socket: ServerConnection) -> None:
@@ -68,12 +68,12 @@ class World:
 
         return handler
 
-    async def no_rest(self, url: str) -> Answer:
+    async def no_rest(self, url: str) -> Reply:
         raise HttpError("nothing is there")
 
     @asynccontextmanager
     async def http(self) -> AsyncIterator[HttpGet]:
-        async def get(url: str) -> Answer:
+        async def get(url: str) -> Reply:
             self.asked.append((self.now_s, url))
             return await self.answer(url)
 

@@ -4,7 +4,6 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from fastapi import HTTPException
@@ -14,17 +13,15 @@ from tokenwire_server.gateway.parameters import Parameter, choice, number, text
 from tokenwire_server.gateway.prepared import Asked
 from tokenwire_server.market.bar_pages import DEFAULT_LIMIT, MAX_LIMIT, BarPage, Fill, Page, PageRequest
 from tokenwire_server.market.bars import GRACE_MS
+from tokenwire_server.market.instants import MAX_INSTANT_CHARS, parse_instant
 from tokenwire_server.market.intervals import Interval, IntervalError, parse_interval
 from tokenwire_server.market.market import TokenState
 from tokenwire_server.market.registry import AMBIGUOUS_TOKEN
 
 __all__ = ["BarQuery", "BarReader", "is_settled", "next_cursor", "token_of"]
 
-_SECONDS_BELOW: Final = 100_000_000_000  # a smaller number is a time in seconds (until the year 5138), else in ms
-_LAST_MS: Final = 253_402_300_799_999  # the year 9999 ends
-_WHOLE: Final = re.compile(r"[0-9]{1,16}")
 _DEFAULT_INTERVAL: Final = "1m"
-_MAX_TIME_CHARS: Final = 40
+_CURSOR_MS: Final = re.compile(r"[0-9]{1,16}")
 _MAX_CURSOR_CHARS: Final = 40
 _MAX_SHOWN_CHARS: Final = 60
 
@@ -121,27 +118,8 @@ def next_cursor(page: Page) -> str | None:
 
 
 def _time(name: str, description: str, example: str | None) -> Parameter[int | None]:
-    schema = {"type": "string", "maxLength": _MAX_TIME_CHARS}
-    return Parameter[int | None](name, _parse_time, schema, None, description, example)
-
-
-def _parse_time(given: str) -> int:
-    if _WHOLE.fullmatch(given):
-        whole = int(given)
-        ms = whole * 1000 if whole < _SECONDS_BELOW else whole
-    else:
-        try:
-            moment = datetime.fromisoformat(given) if len(given) <= _MAX_TIME_CHARS else None
-        except ValueError:
-            moment = None
-        if moment is None:
-            raise ValueError("a Unix time in s or ms, or RFC 3339 such as 2026-03-21T10:30:00Z")
-        if moment.tzinfo is None:
-            raise ValueError("a time with its time zone (Z for UTC)")
-        ms = round(moment.timestamp() * 1000)
-    if not 0 <= ms <= _LAST_MS:
-        raise ValueError("a time from 1970 to 9999")
-    return ms
+    schema = {"type": "string", "maxLength": MAX_INSTANT_CHARS}
+    return Parameter[int | None](name, parse_instant, schema, None, description, example)
 
 
 def _cursor(words: str) -> str:
@@ -154,7 +132,7 @@ def _continued(cursor: str, to_ms: int | None) -> tuple[int | None, int | None]:
         words = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode("ascii")
     except (binascii.Error, ValueError):
         words = ""
-    if words[:1] not in ("f", "b") or not _WHOLE.fullmatch(words[1:]):
+    if words[:1] not in ("f", "b") or not _CURSOR_MS.fullmatch(words[1:]):
         raise HTTPException(422, "cursor: not one that this server gave; leave it out to begin anew")
     ms = int(words[1:])
     return (ms, to_ms) if words[0] == "f" else (None, ms - 1)

@@ -4,7 +4,6 @@ Numbers are read from their text as written, never through float. Fields that ar
 """
 
 import re
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -13,6 +12,7 @@ import msgspec
 
 from tokenwire_server.market.decimals import DecimalError, parse_decimal
 from tokenwire_server.market.doubts import Doubt
+from tokenwire_server.market.instants import parse_instant
 from tokenwire_server.market.trades import Side, Trade
 from tokenwire_server.validation.trades import MAX_ID_CHARS, Reason, Rejection, validate_recorded
 
@@ -34,10 +34,6 @@ MAX_POST_TRADES: Final = 1_000
 VENUE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
 _SPACE: Final = b" \t\r\n"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_WHOLE: Final = re.compile(r"[0-9]{1,16}")
-_SECONDS_BELOW: Final = 100_000_000_000  # a smaller number is a time in seconds (until the year 5138), else in ms
-_MAX_TIME_CHARS: Final = 40
 _SIDES: Final = {"buy": Side.BUY, "sell": Side.SELL}
 _NOTHING: Final = msgspec.Raw(b"")
 
@@ -204,28 +200,13 @@ def _number(raw: msgspec.Raw, field: str, reason: str, bounds_reason: str) -> De
 
 def _time(raw: msgspec.Raw) -> int:
     text = _text(raw)
-    if text is None:
-        raise _FieldError("time_invalid", "timestamp: a Unix time in ms or s, or RFC 3339 such as 2026-03-21T10:30:00Z")
-    if _WHOLE.fullmatch(text):
-        whole = int(text)
-        time_ms = whole * 1_000 if whole < _SECONDS_BELOW else whole
-    else:
-        time_ms = _moment(text)
-    if time_ms <= 0:
+    try:
+        time_ms = parse_instant(text or "")
+    except ValueError as error:
+        raise _FieldError("time_invalid", f"timestamp: {error}") from None
+    if time_ms == 0:
         raise _FieldError("time_invalid", "timestamp: a time after 1970")
     return time_ms
-
-
-def _moment(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text) if len(text) <= _MAX_TIME_CHARS else None
-    except ValueError:
-        moment = None
-    if moment is None:
-        raise _FieldError("time_invalid", f"timestamp: a Unix time in ms or s, or RFC 3339, not {text[:40]!a}")
-    if moment.tzinfo is None:
-        raise _FieldError("time_invalid", "timestamp has no time zone; add Z for UTC")
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _explain(rejection: Rejection) -> str:

@@ -17,8 +17,9 @@ import aiohttp
 from tokenwire_schemas.limits import BACKOFF_BASE_MS, BACKOFF_CAP_MS
 from tokenwire_server.ports import SourceState
 from tokenwire_server.sources.breaker import Breaker, BreakerState
+from tokenwire_server.sources.http_get import REQUEST_TIMEOUT_S
 from tokenwire_server.sources.poller_findings import Answer, Api, Findings, Question
-from tokenwire_server.sources.poller_http import REQUEST_TIMEOUT_S, FetchError, Pace, fetch
+from tokenwire_server.sources.poller_http import FetchError, Pace, fetch
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["Poller", "Reports"]

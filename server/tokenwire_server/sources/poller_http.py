@@ -8,13 +8,12 @@ from typing import Final
 import aiohttp
 
 from tokenwire_server.sources.frames import FormatError, load, shown
+from tokenwire_server.sources.http_get import REQUEST_TIMEOUT_S, BodyTooLongError, read_body
 from tokenwire_server.sources.poller_findings import Answer, Question
 from tokenwire_server.sources.retry_after import retry_after_s
 
-__all__ = ["MAX_ANSWER_BYTES", "REQUEST_TIMEOUT_S", "FetchError", "Pace", "fetch", "poll_session"]
+__all__ = ["FetchError", "Pace", "fetch", "poll_session"]
 
-MAX_ANSWER_BYTES: Final = 4_194_304  # 100 tokens of Jupiter's are about 300 kB
-REQUEST_TIMEOUT_S: Final = 10.0  # from the connection to the last byte
 _WINDOW_S: Final = 60.0
 _SHARE: Final = 0.9  # of the allowed rate: the network brings requests closer together
 _RETRIED: Final = frozenset({408, 425, 429})
@@ -79,7 +78,7 @@ async def fetch(
     """The JSON answer to one GET. Redirects are not followed: the key is for this host alone.
 
     Raises:
-        FetchError: no answer in time, another status than 200, more than ``MAX_ANSWER_BYTES``, or no JSON.
+        FetchError: no answer in time, another status than 200, more than ``MAX_BODY_BYTES``, or no JSON.
     """
     try:
         async with session.get(
@@ -91,7 +90,9 @@ async def fetch(
         ) as response:
             if response.status != 200:
                 raise _refused(response, wall_ms())
-            body = await _read(response)
+            body = await read_body(response)
+    except BodyTooLongError as error:
+        raise FetchError("too_large", str(error), retry=False, is_data=True) from None
     except TimeoutError:
         raise FetchError("timeout", f"no answer within {timeout_s:g} s", retry=True) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -100,22 +101,6 @@ async def fetch(
         return Answer(load(body), wall_ms())
     except FormatError as error:
         raise FetchError(error.reason, error.detail, retry=False, is_data=True) from None
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, decompressed, as long as it is within bounds; the rest is not even received."""
-    if (response.content_length or 0) > MAX_ANSWER_BYTES:
-        raise _too_large()
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise _too_large()
-    return bytes(body)
-
-
-def _too_large() -> FetchError:
-    return FetchError("too_large", f"more than {MAX_ANSWER_BYTES} bytes", retry=False, is_data=True)
 
 
 def _refused(response: aiohttp.ClientResponse, now_ms: int) -> FetchError:
