@@ -4,6 +4,8 @@ PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 export PORT
+# Many processes are started here: each would compile everything anew where this is set.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run install test test-ccxt lint format constraints bench bench-quick bench-full load load-smoke faults conformance proof clean
 .DEFAULT_GOAL := help
