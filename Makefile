@@ -19,7 +19,7 @@ run: $(VENV)/.run ## serve on 127.0.0.1:8080 (PORT=… for another) with simulat
 install: $(VENV)/.install ## .venv with everything: server, tests, linters
 
 test: $(VENV)/.install ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ccxt: ## the ccxt source with the real library, in a virtualenv of its own
 	python3 -m venv $(VENV)-ccxt

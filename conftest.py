@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Generator
+from typing import Final
 
 import pytest
 
@@ -26,6 +27,33 @@ ALLOWED_SKIPS: dict[str, str] = {
 def pytest_xdist_auto_num_workers() -> int:
     """Of the tests' time on two cores, nearly half is waiting for real sockets and processes."""
     return len(os.sched_getaffinity(0)) * 3 // 2
+
+
+_LONG: Final = (
+    "loadtests/tests/load/test_run.py",
+    "conformance/tests/test_kill_matrix_server.py",
+    "conformance/tests/test_kill_matrix_client.py",
+    "conformance/tests/test_independent_servers.py",
+    "loadtests/tests/test_simulation.py",
+    "conformance/tests/test_hostile.py",
+    "loadtests/tests/test_real.py",
+    "server/tests/gateway/test_shared_windows.py",
+    "loadtests/tests/peers/test_peers.py",
+    "server/tests/docs/test_readme.py",
+    "loadtests/tests/test_market_speed.py",
+    "conformance/tests/test_pytest_plugin.py",
+    "conformance/tests/test_cli.py",
+    "server/tests/history/test_kill.py",
+    "loadtests/tests/bench/test_run.py",
+    "server/tests/end_to_end/test_tape_to_wire.py",
+)
+"""Files of more than ten seconds, which no worker should begin last; those that wait between those that compute."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 @pytest.hookimpl(wrapper=True)
