@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from uvicorn.config import Config
 from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.core.plain_hub import PlainConfig
 from tokenwire_server.errors import UserError
-from tokenwire_server.feeding import attach, run_source
+from tokenwire_server.feeding import attach, build_pipeline, run_source
 from tokenwire_server.gateway.dispatch import dispatcher
 from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.gateway.handshake import ENDPOINT
@@ -26,8 +25,6 @@ from tokenwire_server.gateway.server import GatewayServer
 from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.instruments import build_instruments, observe_socketio
 from tokenwire_server.intake import POSTED, Intake
-from tokenwire_server.market.bars import BarPlan
-from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Source
 from tokenwire_server.preflight import bind_socket, raise_file_limit, tls_context
@@ -135,22 +132,13 @@ async def _running(
     *,
     handle_signals: bool,
 ) -> AsyncIterator[Running]:
-    loop = asyncio.get_running_loop()
     make_face = _socketio() if settings.socketio else None
     if settings.tls_cert is not None and settings.tls_key is not None:
         tls_context(settings.tls_cert, settings.tls_key)
     raise_file_limit(settings.max_connections)
     listener = bind_socket(settings.host, settings.port)
     port: int = listener.getsockname()[1]
-    pipeline = Pipeline(
-        settings.max_tokens,
-        lambda: int(loop.time() * 1000),
-        lambda: time.time_ns() // 1_000_000,
-        hub_config or _hub_config(settings),
-        stream=None if kept is None else kept.beginning.stream,
-        version_floor=0 if kept is None else kept.beginning.version,
-        bar_plan=BarPlan(parse_intervals(settings.bar_intervals), settings.max_history),
-    )
+    pipeline = build_pipeline(settings, kept, hub_config=hub_config or _hub_config(settings))
     if kept is not None:
         try:
             await attach(pipeline, sources, kept, {POSTED})

@@ -13,15 +13,13 @@ from aiohttp import web
 from tokenwire_server.command_progress import counted, stopping
 from tokenwire_server.core.plain_hub import PlainConfig
 from tokenwire_server.errors import UserError
-from tokenwire_server.feeding import attach, feed
+from tokenwire_server.feeding import attach, build_pipeline, feed
 from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.gateway.http import Answer, Answers, problem
 from tokenwire_server.gateway.plain_streams import PlainStreams
 from tokenwire_server.history.recorder import HistoryState
 from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.instruments import build_instruments
-from tokenwire_server.market.bars import BarPlan
-from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Source, SourceState
 from tokenwire_server.preflight import bind_socket
@@ -29,7 +27,7 @@ from tokenwire_server.settings import Settings
 from tokenwire_server.source_spec import EXCHANGES
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["CollectRequest", "CollectSummary", "build_pipeline", "collect", "exchange_source", "serve_health"]
+__all__ = ["CollectRequest", "CollectSummary", "collect", "exchange_source", "serve_health"]
 
 _log = get_log(__name__)
 
@@ -76,24 +74,6 @@ def exchange_source(exchange: str | None, symbols: str | None) -> list[str]:
             f"--exchange: {exchange!r} is none of {', '.join(known)}; others: --source ccxt:EXCHANGE:SYMBOL"
         )
     return [f"{kind}:{symbols.strip()}"]
-
-
-def build_pipeline(
-    settings: Settings,
-    kept: DataDirectory | None,
-    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-) -> Pipeline:
-    """A pipeline that nobody listens to; its versions go on where those of the history ended. ``wall_ms`` is Unix
-    time."""
-    loop = asyncio.get_running_loop()
-    return Pipeline(
-        settings.max_tokens,
-        lambda: int(loop.time() * 1_000),
-        wall_ms,
-        stream=None if kept is None else kept.beginning.stream,
-        version_floor=0 if kept is None else kept.beginning.version,
-        bar_plan=BarPlan(parse_intervals(settings.bar_intervals), settings.max_history),
-    )
 
 
 async def collect(

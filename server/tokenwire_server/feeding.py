@@ -1,16 +1,40 @@
 """Sources at work: from where they stood, beside each other, until it is time to stop."""
 
 import asyncio
-from collections.abc import Collection, Coroutine, Sequence
+import time
+from collections.abc import Callable, Collection, Coroutine, Sequence
 
+from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.history.service import DataDirectory
+from tokenwire_server.market.bars import BarPlan
+from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Resumable, Sink, Source, SourceState
+from tokenwire_server.settings import Settings
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["attach", "feed", "run_source"]
+__all__ = ["attach", "build_pipeline", "feed", "run_source"]
 
 _log = get_log(__name__)
+
+
+def build_pipeline(
+    settings: Settings,
+    kept: DataDirectory | None,
+    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    hub_config: HubConfig | None = None,
+) -> Pipeline:
+    """A pipeline whose versions go on where those of the history ended. ``wall_ms`` is Unix time."""
+    loop = asyncio.get_running_loop()
+    return Pipeline(
+        settings.max_tokens,
+        lambda: int(loop.time() * 1_000),
+        wall_ms,
+        hub_config,
+        stream=None if kept is None else kept.beginning.stream,
+        version_floor=0 if kept is None else kept.beginning.version,
+        bar_plan=BarPlan(parse_intervals(settings.bar_intervals), settings.max_history),
+    )
 
 
 async def attach(

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tokenwire_server.collect_command import build_pipeline
 from tokenwire_server.command_progress import Progress, counted, peak_memory_bytes, size_text, stopping
-from tokenwire_server.feeding import attach
+from tokenwire_server.feeding import attach, build_pipeline
 from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.market.bars import BarChange, BarEvent
 from tokenwire_server.pipeline import Pipeline

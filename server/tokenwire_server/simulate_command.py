@@ -15,10 +15,9 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from tokenwire_server.collect_command import build_pipeline
 from tokenwire_server.command_progress import Progress, counted, size_text, stopping
 from tokenwire_server.errors import UserError
-from tokenwire_server.feeding import attach
+from tokenwire_server.feeding import attach, build_pipeline
 from tokenwire_server.history.port import HistoryError
 from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.metered_sink import MeteredSink

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from tokenwire_server.collect_command import build_pipeline
-from tokenwire_server.feeding import attach
+from tokenwire_server.feeding import attach, build_pipeline
 from tokenwire_server.history.service import DataDirectory
 from tokenwire_server.replay_command import ReplaySummary, print_replay, replay, tape_at
 from tokenwire_server.settings import Settings
