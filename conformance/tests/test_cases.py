@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tokenwire_conformance import rfc6455  # noqa: F401 - adds its cases
 from tokenwire_conformance.clauses import CLAUSES
 from tokenwire_conformance.client.cases import CLIENT
 from tokenwire_conformance.model import Authority, CaseInfo, Role

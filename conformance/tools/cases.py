@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tokenwire_conformance import rfc6455  # noqa: F401 - adds its cases
 from tokenwire_conformance.clauses import CLAUSES
 from tokenwire_conformance.client.cases import CLIENT
 from tokenwire_conformance.model import PROFILES
