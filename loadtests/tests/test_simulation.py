@@ -16,7 +16,7 @@ from loadtests.faults.history import read_history
 from loadtests.faults.simulate import main
 from loadtests.faults.simulation import World, simulate
 
-SCHEDULES = 10_000 if os.environ.get("TOKENWIRE_PROOF") == "full" else 2_500
+SCHEDULES = 10_000 if os.environ.get("TOKENWIRE_PROOF") == "full" else 1_500
 
 
 def test_thousands_of_schedules_without_a_silent_hole(capsys: pytest.CaptureFixture[str]) -> None:
