@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import aiohttp
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -65,3 +66,15 @@ async def test_everybody_gets_everything_in_order_and_others_have_their_turn(
             async with asyncio.timeout(10):
                 assert json.loads(await socket.recv())["data"]["price"] == "9"
             await socket.close()
+
+
+async def test_slices_are_short_only_while_requests_come(serve: Serve) -> None:
+    async with serve(update_interval_s=3600) as (server, _), aiohttp.ClientSession() as http:
+        found = []
+        for asks in (False, True, False):
+            if asks:
+                async with http.get(f"http://127.0.0.1:{server.port}/health") as answer:
+                    assert answer.status == 200
+            server.endpoint._tick(1, 0.0)
+            found.append(server.endpoint._slice_ns)
+        assert found[0] == found[2] == 8 * found[1]

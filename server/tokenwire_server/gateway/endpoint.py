@@ -29,6 +29,8 @@ _WRITES_AT_ONCE: Final = 32
 """Written in a row: with 1000 different sets a third faster than one by one, as the readers, once awake, stay so."""
 _SLICE_NS: Final = 2_000_000
 """For which writing keeps everybody else waiting; the rest of a tick's frames follows when they had their turn."""
+_SLICE_AMONG_REQUESTS_NS: Final = 250_000
+"""The same while HTTP requests come. More turns cost more, which only they are worth."""
 _MAX_HELD_BYTES: Final = 8_388_608  # of such frames
 _DRAIN_STEP_S: Final = 0.05
 
@@ -57,6 +59,7 @@ class Endpoint:
         self.defects = 0  # exceptions that should not have been
         self.tick_lag: Observer | None = None
         self.tick_time: Observer | None = None
+        self.requests: Callable[[], int] = lambda: 0  # how many HTTP requests were answered by the same loop
         self._wall_ms = wall_ms
         self._loop = asyncio.get_running_loop()
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -67,6 +70,8 @@ class Endpoint:
         self._held: deque[Outlet] = deque()  # with frames that are still to be written
         self._held_handle: asyncio.Handle | None = None
         self._tick_began_ns: int | None = None  # whose frames those are
+        self._slice_ns = _SLICE_NS
+        self._requests = 0  # at the last writing
 
     def now(self) -> int:
         """Monotonic milliseconds."""
@@ -181,8 +186,11 @@ class Endpoint:
     def _write_all(self, send: Callable[[int, int], Iterator[tuple[Write, bytes]]]) -> None:
         """Write what ``send`` yields. What takes longer than a slice of time is held back and written in slices."""
         self._write_held(at_once=True)
+        requests = self.requests()
+        self._slice_ns = _SLICE_NS if requests == self._requests else _SLICE_AMONG_REQUESTS_NS
+        self._requests = requests
         ready: list[tuple[Write, bytes]] = []
-        until_ns = time.perf_counter_ns() + _SLICE_NS
+        until_ns = time.perf_counter_ns() + self._slice_ns
         room = _MAX_HELD_BYTES
         try:
             for pair in send(self.now(), self._wall_ms()):
@@ -218,7 +226,7 @@ class Endpoint:
         if self._held_handle is not None:
             self._held_handle.cancel()
             self._held_handle = None
-        until_ns = time.perf_counter_ns() + _SLICE_NS
+        until_ns = time.perf_counter_ns() + self._slice_ns
         while self._held:
             for _ in range(min(_WRITES_AT_ONCE, len(self._held))):
                 outlet = self._held.popleft()

@@ -56,6 +56,7 @@ class GatewayServer(Server):
             for each in sockets or ()
         ]
         self.started = True
+        self._endpoint.requests = lambda: self.server_state.total_requests
         self._endpoint.start()
         self.listening.set()
 
