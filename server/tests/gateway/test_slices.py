@@ -77,4 +77,4 @@ async def test_slices_are_short_only_while_requests_come(serve: Serve) -> None:
                     assert answer.status == 200
             server.endpoint._tick(1, 0.0)
             found.append(server.endpoint._slice_ns)
-        assert found[0] == found[2] == 8 * found[1]
+        assert found[0] == found[2] > 10 * found[1] > 0

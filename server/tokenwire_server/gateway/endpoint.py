@@ -27,7 +27,7 @@ _TIMER_S: Final = 0.25
 _STALENESS_EVERY: Final = 4  # timer runs
 _WRITES_AT_ONCE: Final = 32
 """Written in a row: with 1000 different sets a third faster than one by one, as the readers, once awake, stay so."""
-_SLICE_NS: Final = 2_000_000
+_SLICE_NS: Final = 10_000_000
 """For which writing keeps everybody else waiting; the rest of a tick's frames follows when they had their turn."""
 _SLICE_AMONG_REQUESTS_NS: Final = 250_000
 """The same while HTTP requests come. More turns cost more, which only they are worth."""
