@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from tokenwire_server.market.bar import Bar
 from tokenwire_server.market.intervals import DEFAULT_INTERVALS, Interval
+from tokenwire_server.market.snapshots import BarsSnapshot, LevelSnapshot
 from tokenwire_server.market.trades import Trade
 
 __all__ = ["GRACE_MS", "MAX_HISTORY", "BarChange", "BarEvent", "BarPlan", "TokenBars"]
@@ -237,6 +238,33 @@ class TokenBars:
                 for bar in closed[parent]:
                     if bar.open_ms >= start:
                         level.absorb(bar)
+        self._due_ms = min(level.end_ms for level in self._levels)
+
+    def snapshot(self) -> BarsSnapshot:
+        """What the bars to come, and corrections that are told, depend on."""
+        levels = []
+        for level in self._levels:
+            since_ms = max(level.since_ms, self._now_ms - self._plan.grace_ms - level.interval.ms)
+            first = bisect_left(level.keys, since_ms)
+            closed = tuple(copy(level.closed[key]) for key in islice(level.keys, first, None))
+            levels.append(LevelSnapshot(level.interval.ms, copy(level.bar), since_ms, closed))
+        return BarsSnapshot(self._now_ms, tuple(levels))
+
+    def load(self, snapshot: BarsSnapshot) -> None:
+        """Be what the snapshot is of; these are new.
+
+        Raises:
+            ValueError: it is of other lengths of bars.
+        """
+        if [level.interval_ms for level in snapshot.levels] != [level.interval.ms for level in self._levels]:
+            raise ValueError("the bars that were kept are of other lengths")
+        self._now_ms = snapshot.now_ms
+        for level, kept in zip(self._levels, snapshot.levels, strict=True):
+            for bar in kept.closed:
+                level.keep(copy(bar), self._plan.history)
+            level.since_ms = max(level.since_ms, kept.since_ms)
+            if kept.bar is not None:
+                level.open(copy(kept.bar))
         self._due_ms = min(level.end_ms for level in self._levels)
 
     def _open(self, level: _Level, bar: Bar) -> None:

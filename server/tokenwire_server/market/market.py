@@ -17,6 +17,7 @@ from tokenwire_server.market.market_bars import MarketBars
 from tokenwire_server.market.records import StoredToken
 from tokenwire_server.market.registry import DEFAULT_CHAIN, Registry, Resolution
 from tokenwire_server.market.rolling import M5_MS, Rolling, Sums
+from tokenwire_server.market.snapshots import TokenSnapshot
 from tokenwire_server.market.trade_log import LogPlan, NumberSupply, TradeLog
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenFacts, TokenValue
@@ -307,6 +308,52 @@ class Market:
         token._rolling.restore(h24, h1, m5)
         if token.source != UNOWNED:
             self._queue(self._clock(token.source), token)
+
+    def snapshot(self, address: str) -> TokenSnapshot:
+        """Everything that what comes next of this token depends on. Raises KeyError if there is no such token."""
+        token = self._tokens[address]
+        bars = self.bars.get(address)
+        return TokenSnapshot(
+            info=TokenInfo(address, token.symbol, token.name, token.chain, token.supply),
+            source=token.source,
+            version=token.version,
+            price=token.price,
+            price_ms=token.source_time_ms,
+            stated=token._stated,
+            newest=None if token.log is None else token.log.newest,
+            skipped=0 if token.log is None else token.log.skipped,
+            ids=tuple(token._recent_ids),
+            older_ids=tuple(token._older_ids),
+            windows=token._rolling.snapshot(),
+            bars=None if bars is None else bars.snapshot(),
+        )
+
+    def load(self, snapshot: TokenSnapshot, source: str) -> bool:
+        """Know a token as it was, written by ``source``. False: there is no room for it.
+
+        Raises:
+            ValueError: it has bars of other lengths.
+        """
+        address = self._registry.add(snapshot.info)
+        if address is None:
+            return False
+        token = self._tokens[address] = TokenState(address, snapshot.info, source, snapshot.version)
+        token.price, token.source_time_ms, token._stated = snapshot.price, snapshot.price_ms, snapshot.stated
+        token._recent_ids, token._older_ids = set(snapshot.ids), set(snapshot.older_ids)
+        if snapshot.newest is not None:
+            token.log = TradeLog(self._log_plan)
+            token.log.resume(snapshot.newest)
+            token.log.skipped = snapshot.skipped
+        if snapshot.windows:
+            token._rolling.load(snapshot.windows)
+        if snapshot.bars is not None:
+            self.bars.load(source, address, snapshot.bars)
+        self._queue(self._clock(source), token)
+        return True
+
+    def resume_clock(self, source: str, event_now_ms: int) -> None:
+        """The source's event time stood at ``event_now_ms``; what was due and had not happened by then waits on."""
+        self._clock(source).now_ms = event_now_ms
 
     def apply(self, source: str, trade: Trade) -> bool:
         """Fold one validated trade into its token; False, and counted, when it was dropped."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from tokenwire_server.market.bar import Bar
 from tokenwire_server.market.bars import BarChange, BarPlan, TokenBars
+from tokenwire_server.market.snapshots import BarsSnapshot
 from tokenwire_server.market.trades import Trade
 
 __all__ = ["MAX_BARS", "MarketBars"]
@@ -58,6 +59,16 @@ class MarketBars:
         bars.restore(now_ms, stored)
         self.adopt(source, bars)
         return bars
+
+    def load(self, source: str, address: str, snapshot: BarsSnapshot) -> None:
+        """Go on with a token's bars as they were, to be closed by the source's clock.
+
+        Raises:
+            ValueError: the snapshot is of other lengths of bars.
+        """
+        bars = self._create(address)
+        bars.load(snapshot)
+        self.adopt(source, bars)
 
     def adopt(self, source: str, bars: TokenBars) -> None:
         """The source's clock closes these bars from now on."""

@@ -8,11 +8,12 @@ keep every trade. Sums are exact decimals, and only buckets that hold something 
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
 from tokenwire_server.market.decimals import EXACT, ZERO
+from tokenwire_server.market.snapshots import WindowSnapshot
 
 __all__ = ["H1", "H24", "M5", "M5_MS", "WINDOWS", "Rolling", "RollingSum", "Sums"]
 
@@ -78,6 +79,18 @@ class RollingSum:
         self._head = key
         return self._expire(key - self._buckets)
 
+    def snapshot(self) -> WindowSnapshot:
+        """All of it."""
+        return WindowSnapshot(self._head, tuple((key, self._sums[key]) for key in self._keys))
+
+    def load(self, snapshot: WindowSnapshot) -> None:
+        """Be what the snapshot is of; this one is new."""
+        self._head = snapshot.head
+        self._keys = deque(key for key, _ in snapshot.sums)
+        self._sums = dict(snapshot.sums)
+        for _, value in snapshot.sums:
+            self.total = _add(self.total, value)
+
     def _expire(self, floor: int) -> bool:
         keys = self._keys
         if not keys or keys[0] > floor:
@@ -122,6 +135,15 @@ class Rolling:
         for window, sums in ((self.h24, h24), (self.h1, h1), (self.m5, m5)):
             for time_ms, value in sums:
                 window.add(time_ms, value)
+
+    def snapshot(self) -> tuple[WindowSnapshot, ...]:
+        """All three, in the order h24, h1, m5."""
+        return self.h24.snapshot(), self.h1.snapshot(), self.m5.snapshot()
+
+    def load(self, snapshots: Sequence[WindowSnapshot]) -> None:
+        """Be what the snapshots are of; this one is new."""
+        for window, snapshot in zip((self.h24, self.h1, self.m5), snapshots, strict=True):
+            window.load(snapshot)
 
     def advance(self, now_ms: int) -> bool:
         """Let time pass without a trade; True when something left a window."""

@@ -22,6 +22,7 @@ __all__ = [
     "RECORDING_VERSION",
     "Clock",
     "Event",
+    "EventStruct",
     "Frames",
     "Gap",
     "OddFrame",
@@ -38,25 +39,25 @@ RECORDING_VERSION: Final = 1
 EVENT_MARK: Final = '{"tokenwire":'
 
 
-class _Event(msgspec.Struct, frozen=True, tag_field="tokenwire", omit_defaults=True):
-    pass
+class EventStruct(msgspec.Struct, frozen=True, tag_field="tokenwire", omit_defaults=True):
+    """One of them; its tag stands under ``tokenwire``."""
 
 
-class Recorded(_Event, frozen=True, tag="recording"):
+class Recorded(EventStruct, frozen=True, tag="recording"):
     """The first line: of which sources the tape is, by name. A reader refuses a higher ``version`` than it knows."""
 
     version: int
     sources: tuple[str, ...]
 
 
-class Frames(_Event, frozen=True, tag="frames"):
+class Frames(EventStruct, frozen=True, tag="frames"):
     """The frames that follow are those of ``source``, in the format of this exchange."""
 
     source: str
     format: str
 
 
-class OddFrame(_Event, frozen=True, tag="frame"):
+class OddFrame(EventStruct, frozen=True, tag="frame"):
     """A frame of ``source`` that is no single line of text: as ``text``, or as ``data`` if it was binary."""
 
     source: str
@@ -64,14 +65,14 @@ class OddFrame(_Event, frozen=True, tag="frame"):
     data: bytes | None = None
 
 
-class Tokens(_Event, frozen=True, tag="tokens"):
+class Tokens(EventStruct, frozen=True, tag="tokens"):
     """Descriptions of tokens, before their first trade."""
 
     source: str
     tokens: tuple[TokenInfo, ...]
 
 
-class Trades(_Event, frozen=True, tag="trades"):
+class Trades(EventStruct, frozen=True, tag="trades"):
     """Trades in the order of the source, while its event clock showed ``clock_ms`` (if it moved on)."""
 
     source: str
@@ -79,21 +80,21 @@ class Trades(_Event, frozen=True, tag="trades"):
     clock_ms: int | None = None
 
 
-class Values(_Event, frozen=True, tag="values"):
+class Values(EventStruct, frozen=True, tag="values"):
     """Values that the source states."""
 
     source: str
     values: tuple[TokenValue, ...]
 
 
-class Clock(_Event, frozen=True, tag="clock"):
+class Clock(EventStruct, frozen=True, tag="clock"):
     """The source's event time moved on to ``time_ms`` (Unix ms)."""
 
     source: str
     time_ms: int
 
 
-class Gap(_Event, frozen=True, tag="gap"):
+class Gap(EventStruct, frozen=True, tag="gap"):
     """``missed`` trades of the token never arrived."""
 
     source: str
@@ -101,7 +102,7 @@ class Gap(_Event, frozen=True, tag="gap"):
     missed: int
 
 
-class Rejected(_Event, frozen=True, tag="rejected"):
+class Rejected(EventStruct, frozen=True, tag="rejected"):
     """Something that a source without frames could not use."""
 
     source: str

@@ -1,0 +1,302 @@
+"""The fold of one partition: whoever takes over at a cut writes the same, and whoever follows has the same."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenwire_server.market.bar import Bar
+from tokenwire_server.market.bars import BarPlan
+from tokenwire_server.market.intervals import parse_intervals
+from tokenwire_server.market.market import Market
+from tokenwire_server.market.market_bars import MarketBars
+from tokenwire_server.market.trades import Side, TokenInfo, Trade
+from tokenwire_server.market.values import TokenValue
+from tokenwire_server.ports import SourceState
+from tokenwire_server.sources import recording_events as raw
+from tokenwire_server.stream.fold import Fold, Output, Snapshots
+from tokenwire_server.stream.records import (
+    BarKind,
+    Logged,
+    Numbered,
+    PoisonError,
+    RawEvent,
+    Standing,
+    State,
+    bar_of,
+    encode,
+    read_bar,
+    read_cut,
+    read_logged,
+    read_raw,
+    read_snapshot,
+)
+from tokenwire_server.stream.replica import LogHoleError, Replica
+
+NOW_MS = 1_774_089_400_000
+PLAN = BarPlan(parse_intervals(("1s", "5s", "1m")), history=50, grace_ms=3_000)
+NAMES = ("x:A", "x:B", "x:C")
+
+
+class Follower:
+    """What a gateway does with the log, on a bare market."""
+
+    def __init__(self) -> None:
+        self.versions: list[tuple[str, int]] = []
+        self.numbers: list[tuple[str, int, str]] = []
+        self.market = Market(
+            lambda token: self.versions.append((token.address, token.version)), 0, bars=MarketBars(PLAN),
+            on_trade=lambda token, number, trade: self.numbers.append((token.address, number, trade.trade_id)),
+        )  # fmt: skip
+        self.replica = Replica(0, self.market, self)
+
+    def tokens(self, source: str, tokens: Sequence[TokenInfo]) -> None:
+        self.market.add_tokens(source, tokens)
+
+    def applied(self, source: str, trades: Sequence[Trade]) -> None:
+        for trade in trades:
+            assert self.market.apply(source, trade)
+
+    def stated(self, source: str, values: Sequence[TokenValue]) -> None:
+        for value in values:
+            self.market.state(source, value)
+
+    def clock(self, source: str, event_time_ms: int) -> None:
+        self.market.advance(source, event_time_ms)
+
+    def gap(self, source: str, token: str, missed: int) -> None:
+        found = self.market.find(token)
+        assert found is not None
+        assert found.log is not None
+        found.log.skip(max(missed, 1))
+
+    def state(self, source: str, state: SourceState, detail: str = "") -> None: ...
+
+    def standing(self) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for token in self.market:
+            bars = self.market.bars.get(token.address)
+            running = None if bars is None else [bars.open_bar(n) for n in range(3)]
+            newest = None if token.log is None else token.log.newest
+            found[token.address] = (token.version, token.price, token.volumes, newest, running)
+        return found
+
+
+def trade(name: str, number: int, at_ms: int, price: int = 3, amount: int = 1) -> Trade:
+    return Trade(name, str(number), Decimal(price), Decimal(amount), Side.BUY if number % 2 else Side.SELL, at_ms)
+
+
+moments = st.integers(0, 400_000).map(lambda ms: NOW_MS - 400_000 + ms)
+sources = st.sampled_from(("one", "two"))
+trades = st.builds(trade, st.sampled_from(NAMES), st.integers(0, 80), moments, st.integers(0, 9), st.integers(1, 3))
+events: st.SearchStrategy[RawEvent] = st.one_of(
+    st.builds(raw.Trades, sources, st.lists(trades, max_size=6).map(tuple), st.none() | moments),
+    st.builds(raw.Clock, sources, moments | st.sampled_from((0, -5, 1 << 60))),
+    st.builds(raw.Gap, sources, st.sampled_from((*NAMES, "x:none")), st.integers(-1, 9)),
+    st.builds(
+        lambda source, name, symbol, supply: raw.Tokens(source, (TokenInfo(name, symbol, supply=supply),)),
+        sources, st.sampled_from(NAMES), st.sampled_from("AB"), st.none() | st.just(Decimal(7)),
+    ),
+    st.builds(
+        lambda source, price, at_ms: raw.Values(
+            source, (TokenValue(NAMES[2], Decimal(price), *map(Decimal, (5, 4, 3, 2)), at_ms),)
+        ),
+        sources, st.integers(-1, 3), moments,
+    ),
+    st.builds(State, sources, st.sampled_from(SourceState)),
+    st.builds(raw.Rejected, sources, st.just("bad"), st.just("worse")),
+)  # fmt: skip
+
+BEGIN: list[RawEvent] = [raw.Tokens("one", (TokenInfo(name, name[-1], supply=Decimal(10)),)) for name in NAMES]
+
+
+Store = dict[tuple[str, int, int], Bar]
+
+
+def told(output: Output) -> list[bytes]:
+    """What is to be the same to the letter: the log, and in whatever order the tokens come, where they stand and the
+    bars that are sent live."""
+    log = [encode(logged) for _, logged in output.log if not isinstance(logged.event, Standing)]
+    standing = [encode(logged) for _, logged in output.log if isinstance(logged.event, Standing)]
+    live = [encode(bar) for _, bar in output.bars if bar.kind in (BarKind.CLOSED, BarKind.REVISED)]
+    return [*log, *sorted(standing), *sorted(live)]
+
+
+def store(bars: Store, output: Output) -> None:
+    """Do with the bars what a loader does."""
+    for _, record in output.bars:
+        again = read_bar(encode(record))
+        key = again.address, again.interval_ms, again.open_time
+        held = bars.get(key)
+        if held is None or again.kind is not BarKind.LATE:
+            bars[key] = bar_of(again)
+        else:
+            held.merge(bar_of(again))
+            held.revision += again.revision
+
+
+def reread(snapshots: Sequence[Snapshots], fold: Fold | Replica) -> None:
+    """Load the newest snapshot of each token, and the newest cut, as they stand in the topic."""
+    tokens = {token.info.address: encode(token) for each in snapshots for token in each.tokens}
+    cut = read_cut(encode(snapshots[-1].cut))
+    fold.load([read_snapshot(text) for text in tokens.values()], cut)
+
+
+@given(
+    transactions=st.lists(st.lists(events, max_size=8), max_size=12),
+    snapshot_after=st.sets(st.integers(0, 11)),
+)
+def test_whoever_takes_over_at_a_cut_writes_the_same_and_whoever_follows_has_the_same(
+    transactions: list[list[RawEvent]], snapshot_after: set[int]
+) -> None:
+    fold, follower = Fold(PLAN, 100), Follower()
+    stored: Store = {}
+    others: list[tuple[Fold, Follower, Store]] = []
+    snapshots: list[Snapshots] = []
+    for number, transaction in enumerate([BEGIN, *transactions]):
+        for event in transaction:
+            again = read_raw(encode(event))
+            fold.feed(again, NOW_MS)
+            for other, _, _ in others:
+                other.feed(again, NOW_MS)
+        output = fold.take()
+        store(stored, output)
+        for other, _, theirs in others:
+            again_output = other.take()
+            assert told(again_output) == told(output)
+            store(theirs, again_output)
+            assert theirs == stored
+        for each in (follower, *(their for _, their, _ in others)):
+            for _, logged in output.log:
+                each.replica.apply(read_logged(encode(logged)))
+        if number in snapshot_after:
+            snapshots.append(fold.snapshots(number, number))
+            for other, _, _ in others:
+                other.snapshots(number, number)
+            late, joined = Fold(PLAN, 100), Follower()
+            reread(snapshots, late)
+            reread(snapshots, joined.replica)
+            others.append((late, joined, deepcopy(stored)))
+    for _, their, _ in others:
+        assert their.standing() == follower.standing()
+    for token in fold.market:
+        mine = follower.market.get(token.address)
+        assert mine is not None
+        assert mine.version == token.version
+
+
+def test_what_is_logged_are_trades_with_numbers_and_what_they_led_to() -> None:
+    fold = Fold(PLAN, 100)
+    fold.feed(BEGIN[0], NOW_MS)
+    fold.feed(
+        raw.Trades("one", (trade("x:A", 1, NOW_MS), trade("x:A", 2, NOW_MS + 5), trade("x:A", 1, NOW_MS))), NOW_MS
+    )
+    fold.feed(raw.Gap("one", "x:A", 4), NOW_MS)
+    fold.feed(raw.Trades("one", (trade("x:A", 9, NOW_MS + 1_000),), NOW_MS + 1_000), NOW_MS)
+    output = fold.take()
+    assert [logged.seq for _, logged in output.log] == [1, 2, 3, 4, 5, 5]
+    kinds = [type(logged.event).__name__ for _, logged in output.log]
+    assert kinds == ["Tokens", "Numbered", "Gap", "Clock", "Numbered", "Standing"]
+    numbered = [logged.event for _, logged in output.log if isinstance(logged.event, Numbered)]
+    assert [(each.first, [one.trade_id for one in each.trades]) for each in numbered] == [(1, ["1", "2"]), (7, ["9"])]
+    assert [version.version for version in numbered] == [2, 3]
+    assert [(key, bar.interval, bar.kind, bar.trades) for key, bar in output.bars] == [("x:A", "1s", BarKind.CLOSED, 2)]
+    bar = read_bar(encode(output.bars[0][1]))
+    assert bar_of(bar).close == Decimal(3)
+    assert fold.take() == Output([], [])
+
+
+def test_a_late_trade_of_what_is_not_at_hand_is_told_to_be_merged() -> None:
+    fold = Fold(PLAN, 100)
+    fold.feed(BEGIN[0], NOW_MS)
+    fold.feed(raw.Trades("one", (trade("x:A", 1, NOW_MS - 90_000), trade("x:A", 2, NOW_MS))), NOW_MS)
+    fold.take()
+    later = Fold(PLAN, 100)
+    reread([fold.snapshots(5, 5)], later)
+    later.feed(raw.Trades("one", (trade("x:A", 3, NOW_MS - 90_000),)), NOW_MS)
+    assert {(bar.interval, bar.kind, bar.trades) for _, bar in later.take().bars} == {
+        (interval, BarKind.LATE, 1) for interval in ("1s", "5s", "1m")
+    }
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        raw.Trades("one", (trade("x:A", 1, NOW_MS), trade("y:Z", 1, NOW_MS))),
+        raw.Tokens("one", (TokenInfo("y:Z", "Z"),)),
+        raw.Values("one", (TokenValue("y:Z", *map(Decimal, (1, 1, 1, 1, 1)), NOW_MS),)),
+        raw.Gap("one", "y:Z", 1),
+    ],
+)
+def test_what_belongs_to_another_partition_is_not_touched(event: RawEvent) -> None:
+    fold = Fold(PLAN, 100, owns=lambda address: address.startswith("x:"))
+    fold.feed(BEGIN[0], NOW_MS)
+    fold.take()
+    with pytest.raises(PoisonError, match="another partition"):
+        fold.feed(event, NOW_MS)
+    assert fold.take() == Output([], [])
+
+
+def test_what_can_not_be_right_is_counted() -> None:
+    fold = Fold(PLAN, 100)
+    fold.feed(BEGIN[0], NOW_MS)
+    fold.feed(raw.Trades("one", (trade("x:A", 1, NOW_MS, price=0),)), NOW_MS)
+    fold.feed(raw.Clock("one", NOW_MS + (1 << 40)), NOW_MS)
+    fold.feed(raw.Gap("one", "x:A", -1), NOW_MS)
+    fold.feed(raw.Rejected("one", "bad_json", ""), NOW_MS)
+    assert fold.rejections == {
+        ("one", "price_not_positive"): 1, ("one", "clock_out_of_bounds"): 1,
+        ("one", "gap_of_nothing"): 1, ("one", "bad_json"): 1,
+    }  # fmt: skip
+    assert [type(logged.event).__name__ for _, logged in fold.take().log] == ["Tokens"]
+
+
+def logged_trades() -> list[Logged]:
+    fold = Fold(PLAN, 100)
+    fold.feed(BEGIN[0], NOW_MS)
+    for number in range(3):
+        fold.feed(raw.Trades("one", (trade("x:A", number, NOW_MS),)), NOW_MS)
+    return [logged for _, logged in fold.take().log]
+
+
+def test_a_record_that_comes_twice_is_left_out() -> None:
+    follower = Follower()
+    log = logged_trades()
+    for logged in (*log[:3], *log):
+        follower.replica.apply(logged)
+    assert follower.numbers == [("x:A", 1, "0"), ("x:A", 2, "1"), ("x:A", 3, "2")]
+
+
+def test_a_hole_in_the_log_is_never_passed_over() -> None:
+    follower = Follower()
+    log = logged_trades()
+    follower.replica.apply(log[0])
+    with pytest.raises(LogHoleError, match="records 2 to 2"):
+        follower.replica.apply(log[2])
+
+
+def test_whoever_comes_elsewhere_than_the_processor_notices() -> None:
+    follower = Follower()
+    log = logged_trades()
+    follower.replica.apply(log[0])
+    follower.market.apply("one/0", trade("x:A", 77, NOW_MS))
+    with pytest.raises(LogHoleError, match=r"\(2, 2\) here, and \(1, 1\) in the log"):
+        follower.replica.apply(log[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_newer"),
+    [
+        (b"", False), (b"{}", False), (b"[1]", False), (b"\xff", False), (b"[" * 100_000, False),
+        (b'{"seq":1,"event":{"tokenwire":"dance"}}', False),
+        (b'{"v":2,"seq":1,"event":{"tokenwire":"dance"}}', True),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_read_says_so(text: bytes, is_newer: bool) -> None:
+    with pytest.raises(PoisonError) as caught:
+        read_logged(text)
+    assert caught.value.is_newer is is_newer
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,1 @@
+"""The bus port and its adapters: topics of records between the processes that one server can be split into."""

@@ -1,0 +1,43 @@
+"""Names and shapes of the topics, and which partition a token belongs to."""
+
+import zlib
+from typing import Final, NamedTuple
+
+from tokenwire_server.bus.port import Place, TopicSpec
+
+__all__ = ["PARTITIONS", "Topics", "partition_of"]
+
+PARTITIONS: Final = 8  # more processors than that have nothing to do
+_HOUR_MS: Final = 3_600_000
+
+
+def partition_of(address: str, partitions: int) -> int:
+    """Where the events of a token belong, however its address is spelled (some are told in mixed case)."""
+    return zlib.crc32(address.lower().encode()) % partitions
+
+
+class Topics(NamedTuple):
+    """The names; see ``stream.records`` for what stands in them."""
+
+    raw: str = "raw-market-data"
+    log: str = "numbered-trades"
+    bars: str = "normalized-ohlcv"
+    tokens: str = "token-state"
+    positions: str = "collector-positions"
+    rejects: str = "dead-letters"
+    partitions: int = PARTITIONS
+
+    def specs(self) -> tuple[TopicSpec, ...]:
+        """All of them, as they are to be."""
+        return (
+            TopicSpec(self.raw, self.partitions, _HOUR_MS),
+            TopicSpec(self.log, self.partitions, 7 * 24 * _HOUR_MS),
+            TopicSpec(self.bars, self.partitions, 7 * 24 * _HOUR_MS),
+            TopicSpec(self.tokens, self.partitions, is_compacted=True),
+            TopicSpec(self.positions, 1, is_compacted=True),
+            TopicSpec(self.rejects, 1, 7 * 24 * _HOUR_MS),
+        )
+
+    def place(self, topic: str, address: str) -> Place:
+        """Where a record of this token belongs."""
+        return Place(topic, partition_of(address, self.partitions))
