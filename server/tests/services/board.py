@@ -15,7 +15,9 @@ from .redis import Redis
 
 __all__ = ["ENGINES", "PATH", "Board"]
 
-PATH: Final = Path(__file__).parents[3] / "build" / "services.json"
+_BUILD: Final = Path(__file__).parents[3] / "build"
+PATH: Final = Path(os.environ.get("TOKENWIRE_SERVICES") or _BUILD / "services.json")
+"""Where it is written what runs."""
 ENGINES: Final[tuple[type[Engine], ...]] = (Kafka, Postgres, Redis)
 """All there are, the slowest to start first."""
 

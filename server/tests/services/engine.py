@@ -124,6 +124,17 @@ class Engine(ABC):
         """Whether its process is there, stopped or not."""
         return self._process is not None and self._process.alive()
 
+    def wait(self, limit_s: float) -> bool:
+        """Until it answers; False when it ended, or has not answered within ``limit_s``."""
+        deadline = time.monotonic() + limit_s
+        while self.alive():
+            if self.answers():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return False
+
     def launch(self) -> None:
         """The first start: data and a port of its own; :class:`ServiceError` with the end of its log when it fails."""
         if lacking := self.lacking():
@@ -146,7 +157,7 @@ class Engine(ABC):
         """A new life after :meth:`kill`: same port, same data; returns when it answers."""
         assert not self.alive(), f"{self.name} runs already"
         self._process = spawn(self._command(), self.log, env=self._environment(), user=self._user())
-        if self._came_up():
+        if self.wait(START_S):
             return
         self._abandon()
         raise ServiceError(f"{self.name} did not start; {self.log} ends with:\n{self._last_words()}")
@@ -206,14 +217,6 @@ class Engine(ABC):
 
     def _environment(self) -> dict[str, str]:
         return {}
-
-    def _came_up(self) -> bool:
-        deadline = time.monotonic() + START_S
-        while self.alive() and time.monotonic() < deadline:
-            if self.answers():
-                return True
-            time.sleep(POLL_S)
-        return False
 
     def _abandon(self) -> None:
         if self._process is not None:

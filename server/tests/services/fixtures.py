@@ -17,6 +17,7 @@ from uuid import uuid4
 import pytest
 
 from .engine import Engine
+from .errors import ServiceError
 from .kafka import Kafka
 from .postgres import Postgres
 from .redis import Redis
@@ -135,7 +136,13 @@ def _revived(engine: E) -> E:
 
 
 def _needs(kind: type[Engine]) -> None:
-    if lacking := kind.lacking():
-        if os.environ.get("CI"):
-            pytest.fail(f"{kind.name} is missing in CI: {lacking}", pytrace=False)
+    lacking = kind.lacking()
+    if not lacking:
+        try:
+            kind.prepare()
+        except ServiceError as error:
+            lacking = str(error)
+    if lacking and os.environ.get("CI"):
+        pytest.fail(f"{kind.name} is missing in CI: {lacking}", pytrace=False)
+    if lacking:
         pytest.skip(f"{kind.name}: {lacking}")

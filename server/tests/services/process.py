@@ -35,7 +35,10 @@ class Process:
     def alive(self) -> bool:
         """Whether it runs or is stopped; one that ended and was not waited for yet is not alive."""
         row = _row(self.pid)
-        return row is not None and row.started == self.started and row.state not in "ZX"
+        if row is None or row.started != self.started:
+            return False
+        # The first thread may be gone while others still hold ports and files.
+        return row.state not in "ZX" or _threads(self.pid) > 1
 
     def stop(self) -> None:
         """Freeze it and all it started."""
@@ -119,6 +122,13 @@ def _row(pid: int) -> _Row | None:
     # The name stands in brackets and may hold spaces and brackets itself.
     fields = text.rpartition(")")[2].split()
     return _Row(state=fields[0], parent=int(fields[1]), started=int(fields[19]))
+
+
+def _threads(pid: int) -> int:
+    try:
+        return sum(1 for _ in (_PROC / str(pid) / "task").iterdir())
+    except OSError:
+        return 0
 
 
 def _children(pid: int) -> list[Process]:

@@ -3,24 +3,26 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from .board import PATH, Board
 from .engine import Engine, new_folder
 from .lock import Held, locked
 
-__all__ = ["private", "running", "shared"]
+__all__ = ["PATIENCE_S", "private", "running", "shared"]
 
+PATIENCE_S: Final = 20
+"""Seconds in which an engine that runs has to answer, on a machine that is busy with others."""
 E = TypeVar("E", bound=Engine)
 
 
-def running(kind: type[E], path: Path = PATH) -> E | None:
+def running(kind: type[E], path: Path = PATH, *, patience_s: float = PATIENCE_S) -> E | None:
     """The engine that ``make services`` started, when it lives and answers."""
     board = Board.read(path)
     if board is None or kind.name not in board.records:
         return None
     engine = kind.attach(board.records[kind.name])
-    return engine if engine.alive() and engine.answers() else None
+    return engine if engine.wait(patience_s) else None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,17 @@ def test_what_does_not_heed_the_signal_is_killed(log: Path) -> None:
     _wait(lambda: log.read_text() == "ready\n")
     deaf.end(signal.SIGTERM, 0.3)
     assert not deaf.alive()
+
+
+def test_one_whose_first_thread_is_gone_is_still_there(log: Path) -> None:
+    # A program whose main thread ends by itself, as a virtual machine's may.
+    program = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(300,)).start(); "
+    program += "print('ready', flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    headless = spawn([sys.executable, "-c", program], log)
+    _wait(lambda: _state(headless.pid) == "Z")
+    assert headless.alive()
+    headless.kill(_LIMIT_S)
+    assert not headless.alive()
 
 
 def test_its_output_is_appended_to_the_log(log: Path) -> None:

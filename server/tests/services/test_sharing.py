@@ -1,5 +1,6 @@
 """One engine for all workers of a run, and the command line that starts all engines for many runs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,9 +26,6 @@ _WORKERS = """
 import time
 from pathlib import Path
 import pytest
-from server.tests.services import board, share
-board.PATH = share.PATH = Path("nowhere")
-
 @pytest.mark.parametrize("number", range(8))
 def test_it(redis_server, number, worker_id):
     here = Path(__file__).parent
@@ -68,6 +66,17 @@ def _run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "server.tests.services", *words],
         cwd=_ROOT, capture_output=True, text=True, timeout=_LIMIT_S, check=False,
+    )  # fmt: skip
+
+
+def _pytest(folder: Path, *words: str, ci: str = "") -> subprocess.CompletedProcess[str]:
+    """A run of its own over the tests in ``folder``, which know the fixtures and no engine that runs."""
+    (folder / "conftest.py").write_text('pytest_plugins = ("server.tests.services.fixtures",)\n')
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:locust", *words, str(folder)],
+        cwd=folder, env={**environment, "PYTHONPATH": str(_ROOT), "TOKENWIRE_SERVICES": os.devnull, "CI": ci},
+        capture_output=True, text=True, timeout=_LIMIT_S, check=False,
     )  # fmt: skip
 
 
@@ -164,15 +173,23 @@ def test_what_is_missing_is_named_at_once(
         assert package in said
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"folder": "/", "engines": {}}', '{"folder": "/tmp", "engines": {"redis": {"pid": 1}}}']
-)
-def test_a_file_of_somebody_else_is_not_believed(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "services.json"
-    path.write_text(text)
+@pytest.mark.parametrize("engines", [None, [], {"redis": {"pid": 1}}, {}])
+def test_a_file_of_somebody_else_is_not_believed(tmp_path: Path, engines: object) -> None:
+    path, precious = tmp_path / "services.json", tmp_path / "precious"
+    precious.mkdir()
+    path.write_text(json.dumps({"folder": str(precious), "engines": engines}))
     assert Board.read(path) is None
     assert running(Redis, path) is None
     assert command.down(path) == 0
+    assert precious.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "no JSON"])
+def test_a_broken_file_names_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "services.json"
+    path.write_text(text)
+    assert Board.read(path) is None
+    assert command.status(path) == 1
 
 
 def test_a_test_uses_the_one_that_runs(file: Path, tmp_path: Path, needs_redis: None) -> None:
@@ -183,7 +200,7 @@ def test_a_test_uses_the_one_that_runs(file: Path, tmp_path: Path, needs_redis: 
             assert found.shared
         assert mine.answers()
         mine.stop()
-        assert running(Redis, file) is None
+        assert running(Redis, file, patience_s=0) is None
         mine.cont()
         assert running(Redis, file) is not None
         file.unlink()
@@ -212,14 +229,8 @@ def test_one_that_died_is_replaced(tmp_path: Path, needs_redis: None) -> None:
 
 
 def test_the_workers_of_a_run_share_one(tmp_path: Path, needs_redis: None) -> None:
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ("server.tests.services.fixtures",)\n')
     (tmp_path / "test_workers.py").write_text(_WORKERS)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "3", "-p", "no:cacheprovider", "-p", "no:locust", str(tmp_path)],
-        cwd=tmp_path, env={**environment, "PYTHONPATH": str(_ROOT)},
-        capture_output=True, text=True, timeout=_LIMIT_S, check=False,
-    )  # fmt: skip
+    done = _pytest(tmp_path, "-n", "3")
     assert done.returncode == 0, done.stdout
     said = {path.read_text() for path in tmp_path.glob("*.pid")}
     assert len(said) == 1
@@ -227,3 +238,26 @@ def test_the_workers_of_a_run_share_one(tmp_path: Path, needs_redis: None) -> No
     assert not Path(folder).exists()
     stat = Path(f"/proc/{pid}/stat")
     assert not stat.exists() or ") Z " in stat.read_text()
+
+
+_LACKING = """
+from server.tests.services import errors, redis
+
+def missing():
+    raise errors.ServiceError("fetch it first")
+
+redis.Redis.lacking = classmethod(lambda kind: {lacking!r})
+redis.Redis.prepare = classmethod(lambda kind: missing())
+
+def test_shared(redis_server): ...
+def test_own(own_redis): ...
+"""
+
+
+@pytest.mark.parametrize(("lacking", "said"), [("no redis here", "no redis here"), ("", "fetch it first")])
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_without_its_programs_a_test_skips_and_in_ci_it_fails(tmp_path: Path, lacking: str, said: str, ci: str) -> None:
+    (tmp_path / "test_lacking.py").write_text(_LACKING.format(lacking=lacking))
+    done = _pytest(tmp_path, "-rs", ci=ci)
+    assert ("2 errors" if ci else "2 skipped") in done.stdout
+    assert f"redis: {said}" in done.stdout or f"redis is missing in CI: {said}" in done.stdout
