@@ -1,6 +1,7 @@
 """Start and end the engines of the tests: ``python -m server.tests.services up|down|status|env|fetch``."""
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -145,3 +146,7 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing more can be said, at the end of the interpreter neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

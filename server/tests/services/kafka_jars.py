@@ -42,7 +42,8 @@ def _fetch(folder: Path) -> None:
         part = Path(scratch) / "jars"
         # Maven wants to write beside the file that it reads.
         pom = shutil.copy(_POM, scratch)
-        command = ["mvn", "-q", "-B", "-C", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={part}"]
+        options = ["-q", "-B", "-C", "-Dstyle.color=never", f"-DoutputDirectory={part}"]
+        command = ["mvn", *options, "-f", str(pom), "dependency:copy-dependencies"]
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S, check=False
@@ -51,5 +52,5 @@ def _fetch(folder: Path) -> None:
             raise ServiceError(f"Maven took more than {_LIMIT_S} s to fetch Kafka: try again") from None
         if done.returncode or not part.is_dir():
             said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["it said nothing"]
-            raise ServiceError(f"Maven could not fetch Kafka (`{' '.join(command[:4])} …`): {said[0][:300]}")
+            raise ServiceError(f"Maven could not fetch Kafka (`mvn dependency:copy-dependencies`): {said[0][:300]}")
         os.replace(part, folder)

@@ -45,8 +45,8 @@ def shared(kind: type[E], run: Path, path: Path = PATH) -> Iterator[E]:
             try:
                 engine.launch()
             except BaseException:
-                Board(engine.folder, {}).clear(own)
                 engine.destroy()
+                Board(engine.folder, {}).clear(own)
                 raise
             Board.of(engine.folder, [engine]).write(own)
         users.share()
