@@ -42,7 +42,7 @@ def _fetch(folder: Path) -> None:
         part = Path(scratch) / "jars"
         # Maven wants to write beside the file that it reads.
         pom = shutil.copy(_POM, scratch)
-        options = ["-q", "-B", "-C", "-Dstyle.color=never", f"-DoutputDirectory={part}"]
+        options = ["-q", "-B", "-C", f"-DoutputDirectory={part}"]
         command = ["mvn", *options, "-f", str(pom), "dependency:copy-dependencies"]
         try:
             done = subprocess.run(
@@ -51,6 +51,7 @@ def _fetch(folder: Path) -> None:
         except subprocess.TimeoutExpired:
             raise ServiceError(f"Maven took more than {_LIMIT_S} s to fetch Kafka: try again") from None
         if done.returncode or not part.is_dir():
-            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["it said nothing"]
-            raise ServiceError(f"Maven could not fetch Kafka (`mvn dependency:copy-dependencies`): {said[0][:300]}")
+            # Its first error says what is wrong; colours stand before the mark, advice after that line.
+            said = (done.stdout + done.stderr).partition("[ERROR] ")[2].partition("\n")[0] or "it said nothing"
+            raise ServiceError(f"Maven could not fetch Kafka (`mvn dependency:copy-dependencies`): {said[:300]}")
         os.replace(part, folder)
