@@ -7,7 +7,7 @@ export PORT
 # Many processes are started here: each would compile everything anew where this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run install test test-ccxt lint format constraints bench bench-quick bench-full load load-smoke faults conformance proof clean
+.PHONY: help run install test services services-down test-ccxt lint format constraints bench bench-quick bench-full load load-smoke faults conformance proof clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -20,6 +20,12 @@ install: $(VENV)/.install ## .venv with everything: server, tests, linters
 
 test: $(VENV)/.install ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+services: $(VENV)/.install ## Kafka, PostgreSQL and Redis for the tests (build/services.json); without, tests start their own
+	@$(BIN)/python -m server.tests.services up
+
+services-down: ## end them
+	@if [ -e build/services.json ]; then $(BIN)/python -m server.tests.services down; fi
 
 test-ccxt: ## the ccxt source with the real library, in a virtualenv of its own
 	python3 -m venv $(VENV)-ccxt

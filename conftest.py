@@ -10,6 +10,8 @@ import pytest
 # A shell that starts the tests in the background has SIGINT ignored, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ("server.tests.services.fixtures",)
+
 _CCXT = "ccxt needs a virtualenv of its own; `make test-ccxt`, which CI runs too, has it"
 ALLOWED_SKIPS: dict[str, str] = {
     f"server/tests/sources/test_ccxt_source.py::{name}": _CCXT
@@ -38,10 +40,12 @@ _LONG: Final = (
     "loadtests/tests/test_real.py",
     "server/tests/gateway/test_shared_windows.py",
     "loadtests/tests/peers/test_peers.py",
+    "server/tests/services/test_engines.py",
     "server/tests/docs/test_readme.py",
     "loadtests/tests/test_market_speed.py",
     "conformance/tests/test_pytest_plugin.py",
     "conformance/tests/test_cli.py",
+    "server/tests/services/test_sharing.py",
     "server/tests/history/test_kill.py",
     "loadtests/tests/bench/test_run.py",
     "conformance/tests/test_kill_matrix_client.py",
