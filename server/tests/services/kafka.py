@@ -91,7 +91,7 @@ class Kafka(Engine):
         try:
             import confluent_kafka  # noqa: F401
         except ImportError:
-            return "no confluent-kafka (pip install 'tokenwire[kafka]')"
+            return "no confluent-kafka (pip install 'tokenwire[dev]')"
         return ""
 
     @classmethod
