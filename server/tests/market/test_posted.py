@@ -132,6 +132,16 @@ def test_what_is_refused(field: str, written: str | None, reason: str) -> None:
     assert len(found.message) < 200
 
 
+def test_a_refused_time_is_named() -> None:
+    found = read(timestamp='"yesterday"')
+    assert isinstance(found, Refusal)
+    assert found.message.startswith("timestamp: a Unix time in s or ms")
+    assert found.message.endswith("not 'yesterday'")
+    missing = read(timestamp=None)
+    assert isinstance(missing, Refusal)
+    assert ", not" not in missing.message
+
+
 @pytest.mark.parametrize("body", [b"[1]", b'["x"]', b"[null]", b"[[]]", b'[{"id":' + b"[" * 500 + b"]" * 500 + b"}]"])
 def test_an_item_that_is_no_trade_is_refused_alone(body: bytes) -> None:
     (raw,) = read_post(body)

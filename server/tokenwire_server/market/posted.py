@@ -203,7 +203,8 @@ def _time(raw: msgspec.Raw) -> int:
     try:
         time_ms = parse_instant(text or "")
     except ValueError as error:
-        raise _FieldError("time_invalid", f"timestamp: {error}") from None
+        given = "" if text is None else f", not {text[:40]!a}"
+        raise _FieldError("time_invalid", f"timestamp: {error}{given}") from None
     if time_ms == 0:
         raise _FieldError("time_invalid", "timestamp: a time after 1970")
     return time_ms
