@@ -101,19 +101,28 @@ def minute_of(open_ms: int) -> int:
 Step = int | str | dict[str, Any] | Awaitable[Any]
 
 
-def trading(*steps: Step, lineages: tuple[str, ...] = ("s-1",)) -> Callable[[Peer], Any]:
-    """A script: numbers of trades, forms of bars, something to wait for; ``cut`` ends the socket, and each later one
-    goes on where it was. The n-th is of the n-th lineage, all further ones of the last."""
-    left = list(steps)
+def numbered(script: Callable[[Peer, int], Awaitable[None]]) -> Callable[[Peer], Awaitable[None]]:
+    """``script`` with the number of its connection among those of the channels, from 1."""
     count = 0
 
-    async def script(peer: Peer) -> None:
+    async def run(peer: Peer) -> None:
         nonlocal count
         if "channels" not in peer.request.path:
             await peer.welcome(capabilities=["details"], stream="s-1")
             await peer.stay()
             return
         count += 1
+        await script(peer, count)
+
+    return run
+
+
+def trading(*steps: Step, lineages: tuple[str, ...] = ("s-1",)) -> Callable[[Peer], Any]:
+    """A script: numbers of trades, forms of bars, something to wait for; ``cut`` ends the socket, and each later one
+    goes on where it was. The n-th is of the n-th lineage, all further ones of the last."""
+    left = list(steps)
+
+    async def script(peer: Peer, count: int) -> None:
         stream = lineages[min(count, len(lineages)) - 1]
         await peer.welcome(capabilities=["details", "channels"], stream=stream)
         await peer.accept()
@@ -130,4 +139,4 @@ def trading(*steps: Step, lineages: tuple[str, ...] = ("s-1",)) -> Callable[[Pee
                 await step
         await peer.stay()
 
-    return script
+    return numbered(script)

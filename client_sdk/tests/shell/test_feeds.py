@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,25 +12,7 @@ from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.market.trades import TokenInfo
 
 from ..live import Peer, address_of, quick, real_server
-from .market_peer import DOGE, client_of, nothing, scripted, take, wire
-
-Script = Callable[[Peer, int], Awaitable[None]]
-
-
-def numbered(script: Script) -> Callable[[Peer], Awaitable[None]]:
-    """``script`` with the number of its connection among those of the channel, from 1."""
-    count = 0
-
-    async def run(peer: Peer) -> None:
-        nonlocal count
-        if "channels" not in peer.request.path:
-            await peer.welcome(capabilities=["details"], stream="s")
-            await peer.stay()
-            return
-        count += 1
-        await script(peer, count)
-
-    return run
+from .market_peer import DOGE, client_of, nothing, numbered, scripted, take, wire
 
 
 async def greet(peer: Peer, stream: str, **more: Any) -> None:
