@@ -1,4 +1,4 @@
-# make run · make test · make lint · make install — all in .venv, nothing else is touched.
+# make run · make test · make lint · make install — all in .venv and build, nothing else is touched.
 PYTHON ?= python3
 PORT ?= 8080
 VENV := .venv
