@@ -22,13 +22,17 @@ class BarLine:
     before it may never come.
     """
 
-    __slots__ = ("_closed_ms", "_counts", "_has_missed", "_held", "_is_again", "_lost_ms", "_ready", "wants_from_ms")
+    __slots__ = (
+        "_begun_ms", "_closed_ms", "_counts", "_has_missed", "_held", "_is_again", "_lost_ms", "_ready",
+        "wants_from_ms",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.wants_from_ms: int | None = None
         self._ready: OrderedDict[int, Bar] = OrderedDict()  # by beginning, in the order in which they are given out
         self._held: OrderedDict[int, Bar] = OrderedDict()  # that came while others were being fetched
         self._lost_ms: int | None = None  # of these, the first that found no room
+        self._begun_ms: int | None = None  # where bars were wanted from first: nothing may have been there yet
         self._closed_ms: int | None = None  # beginning of the newest closed bar that was taken in
         self._counts: OrderedDict[int, tuple[bool, int]] = OrderedDict()  # what was taken in of the newest bars
         self._has_missed = False  # the next bar tells of it
@@ -63,7 +67,7 @@ class BarLine:
 
     def want(self, from_ms: int) -> None:
         """Bars from this beginning on are wanted."""
-        self.wants_from_ms = from_ms
+        self.wants_from_ms = self._begun_ms = from_ms
 
     def fetched(self, bars: Sequence[Bar], *, is_all: bool, has_missed: bool = False) -> None:
         """Some of what is wanted, ascending. ``has_missed``: the rest can't be had."""
@@ -91,8 +95,8 @@ class BarLine:
         return self._ready.popitem(last=False)[1] if self._ready else None
 
     def _newest_closed_ms(self) -> int | None:
-        """The beginning of the newest closed bar, else of the first one that is known."""
-        return self._closed_ms if self._closed_ms is not None else next(iter(self._counts), None)
+        """The beginning of the newest closed bar, else of the first one that is known, else what was wanted first."""
+        return self._closed_ms if self._closed_ms is not None else next(iter(self._counts), self._begun_ms)
 
     def _take_in(self, bar: Bar) -> None:
         form = (bar.closed, bar.trades or 0)

@@ -59,6 +59,18 @@ def test_before_the_first_bar_nothing_was_missed() -> None:
     assert line.wants_from_ms == 120_000
 
 
+def test_history_that_was_empty_when_it_was_asked_for_is_asked_for_again() -> None:
+    line = BarLine()
+    line.want(0)
+    line.fetched([], is_all=True)
+    assert line.wants_from_ms is None
+    line.begin_anew()
+    assert line.wants_from_ms == 0, "the first bars of all may have closed meanwhile"
+    line.push(bar(4, 1, closed=False))
+    line.fetched([bar(1), bar(2), bar(3)], is_all=True)
+    assert taken(line) == [(1, True, 1), (2, True, 1), (3, True, 1), (4, False, 1)]
+
+
 def test_an_application_that_lags_gets_everything_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenwire.bar_line.MAX_WAITING", 2)
     line = BarLine()
