@@ -32,7 +32,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 _LONG: Final = (
+    "server/tests/stream/test_collect_kafka.py",
     "loadtests/tests/load/test_run.py",
+    "loadtests/tests/test_distributed.py",
     "conformance/tests/test_kill_matrix_server.py",
     "conformance/tests/test_independent_servers.py",
     "loadtests/tests/test_simulation.py",
@@ -42,11 +44,14 @@ _LONG: Final = (
     "loadtests/tests/peers/test_peers.py",
     "server/tests/services/test_engines.py",
     "server/tests/docs/test_readme.py",
+    "server/tests/deploy/test_haproxy.py",
     "loadtests/tests/test_market_speed.py",
     "conformance/tests/test_pytest_plugin.py",
     "conformance/tests/test_cli.py",
     "server/tests/services/test_sharing.py",
+    "server/tests/stream/test_load_processes.py",
     "server/tests/history/test_kill.py",
+    "server/tests/cache/test_servers.py",
     "loadtests/tests/bench/test_run.py",
     "conformance/tests/test_kill_matrix_client.py",
     "server/tests/end_to_end/test_tape_to_wire.py",

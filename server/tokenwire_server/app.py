@@ -4,46 +4,74 @@ import asyncio
 import gc
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from uvicorn.config import Config
 
+from tokenwire_server.cache.service import SharedCache, open_cache
 from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.core.plain_hub import PlainConfig
 from tokenwire_server.errors import UserError
-from tokenwire_server.feeding import attach, build_pipeline, run_source
+from tokenwire_server.feeding import OwnMarket
+from tokenwire_server.gateway.bar_rows import kline_row
 from tokenwire_server.gateway.dispatch import dispatcher
 from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.gateway.handshake import ENDPOINT
-from tokenwire_server.gateway.http import SOCKETIO_PATH, build_http_app
+from tokenwire_server.gateway.http import SOCKETIO_PATH, ASGIApp, build_http_app
 from tokenwire_server.gateway.plain_streams import PlainStreams
 from tokenwire_server.gateway.server import GatewayServer
-from tokenwire_server.history.service import DataDirectory
+from tokenwire_server.history.service import open_history
 from tokenwire_server.instruments import build_instruments, observe_socketio
-from tokenwire_server.intake import POSTED, Intake
+from tokenwire_server.intake import Intake
+from tokenwire_server.market.bar_pages import PageBar
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Source
 from tokenwire_server.preflight import bind_socket, raise_file_limit, tls_context
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import build_sources
+from tokenwire_server.sources.aggregator import Aggregator
 from tokenwire_server.telemetry.logs import configure_logging, get_log
 from tokenwire_server.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from tokenwire_server.gateway.socketio_face import SocketIOFace
 
-__all__ = ["Running", "running", "serve"]
+__all__ = ["Feed", "Running", "announce", "running", "serve", "serving", "until_finished", "with_loop"]
 
 _log = get_log(__name__)
+
+T = TypeVar("T")
 
 DEFAULT_DATA: Final = Path("tokenwire-data")
 _KEEP_ALIVE_S: Final = 5
 _HTTP_SHUTDOWN_S: Final = 3
 MAX_ASGI_MESSAGE_BYTES: Final = 131_072  # of one message of a Socket.IO client: the longest names fit several times
+
+
+class Feed(Protocol):
+    """What the market of a server comes from: sources of its own, or a log that it follows."""
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """Its own sources."""
+
+    async def build(self, hub_config: HubConfig) -> Pipeline:
+        """The pipeline, as it begins. Raises UserError."""
+
+    def intake(self, pipeline: Pipeline) -> Intake | None:
+        """Where posted trades go; None: they are taken elsewhere."""
+
+    def observe(self, metrics: Metrics) -> None:
+        """Have measured what there is to measure."""
+
+    def run(
+        self, pipeline: Pipeline, sources: Sequence[Source], intake: Intake | None, stop: Callable[[], None]
+    ) -> list[asyncio.Task[None]]:
+        """Feed the pipeline, from ``sources`` if it has any. ``stop`` ends the server."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +100,14 @@ def serve(settings: Settings) -> int:
     for notice in settings.notices:
         _log.warning(notice)
     raise_file_limit(settings.max_connections)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings))
+    with_loop(_serve(settings))
     return 0
+
+
+def with_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` in the quickest event loop there is."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -86,15 +119,22 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(settings: Settings) -> None:
-    if settings.data is None and not settings.sources:  # what is posted is taken only where it is kept
+    if (
+        settings.data is None and settings.timescale_host is None and not settings.sources
+    ):  # what is posted is taken only where it is kept
         settings = settings.model_copy(update={"data": DEFAULT_DATA})
     async with running(settings, build_sources(settings), handle_signals=True) as started:
-        gc.collect()
-        gc.freeze()  # what lives now lives as long as the process; collections needn't look at it again
-        _announce(settings, started)
-        finished = asyncio.create_task(started.server.finished.wait())
-        await asyncio.wait((finished, started.serving), return_when=asyncio.FIRST_COMPLETED)
-        finished.cancel()
+        announce(settings, started)
+        await until_finished(started)
+
+
+async def until_finished(started: Running) -> None:
+    """Return when a signal, or whatever else, has ended the server."""
+    gc.collect()
+    gc.freeze()  # what lives now lives as long as the process; collections needn't look at it again
+    finished = asyncio.create_task(started.server.finished.wait())
+    await asyncio.wait((finished, started.serving), return_when=asyncio.FIRST_COMPLETED)
+    finished.cancel()
 
 
 @asynccontextmanager
@@ -108,54 +148,95 @@ async def running(
     """Serve within the block; leaving it drains and stops. Port 0 takes a free one.
 
     Raises:
-        UserError: the port, the certificate, the data directory or the limit of open files is not as it must be, or
-            an extra is missing.
+        UserError: the port, the certificate, the data directory, the database or the limit of open files is not as it
+            must be, or an extra is missing.
     """
-    if settings.data is None:
-        async with _running(settings, sources, hub_config, None, handle_signals=handle_signals) as started:
-            yield started
-        return
-    kept = await DataDirectory.open(settings.data, settings.retention)
+    kept = await open_history(settings)
     try:
-        async with _running(settings, sources, hub_config, kept, handle_signals=handle_signals) as started:
+        async with (
+            open_cache(settings) as cache,
+            serving(
+                settings, OwnMarket(settings, sources, kept), cache, hub_config, handle_signals=handle_signals
+            ) as started,
+        ):
             yield started
     finally:
-        await kept.close()
+        if kept is not None:
+            await kept.close()
 
 
 @asynccontextmanager
-async def _running(
+async def serving(
     settings: Settings,
-    sources: Sequence[Source],
-    hub_config: HubConfig | None,
-    kept: DataDirectory | None,
+    feed: Feed,
+    cache: SharedCache | None,
+    hub_config: HubConfig | None = None,
     *,
     handle_signals: bool,
 ) -> AsyncIterator[Running]:
+    """Serve the market of ``feed`` within the block; leaving it drains and stops. Raises UserError."""
     make_face = _socketio() if settings.socketio else None
     if settings.tls_cert is not None and settings.tls_key is not None:
         tls_context(settings.tls_cert, settings.tls_key)
     raise_file_limit(settings.max_connections)
     listener = bind_socket(settings.host, settings.port)
     port: int = listener.getsockname()[1]
-    pipeline = build_pipeline(settings, kept, hub_config=hub_config or _hub_config(settings))
-    if kept is not None:
-        try:
-            await attach(pipeline, sources, kept, {POSTED})
-        except UserError:
-            listener.close()
-            raise
+    try:
+        pipeline = await feed.build(hub_config or _hub_config(settings))
+    except UserError:
+        listener.close()
+        raise
+    sources = _share(cache, pipeline, feed.sources)
     endpoint = Endpoint(pipeline.hub, settings.update_interval_s, settings.origin_allowed)
     endpoint.before_tick = pipeline.tick_callbacks
     face = make_face(endpoint, pipeline) if make_face is not None else None
     streams = PlainStreams(endpoint, pipeline, PlainConfig(channel_messages=settings.broadcast_channel_size))
     pipeline.trade_listeners.append(streams.on_trade)
     pipeline.bar_listeners.append(streams.on_bar)
-    intake = Intake(pipeline, pipeline.recorder, settings.ingest_venue)
+    intake = feed.intake(pipeline)
     metrics = build_instruments(pipeline, endpoint, streams.hub, settings.otlp_endpoint)
-    config = Config(
-        build_http_app(pipeline, metrics.exposition, settings, pipeline, intake),
-        ws=cast(Any, dispatcher(endpoint, {} if face is None else {SOCKETIO_PATH: face.protocol}, streams)),
+    feed.observe(metrics)
+    http = build_http_app(pipeline, metrics.exposition, settings, pipeline, intake)
+    sockets = dispatcher(endpoint, {} if face is None else {SOCKETIO_PATH: face.protocol}, streams)
+    server = GatewayServer(_config(settings, http, sockets), endpoint, settings.drain_s, handle_signals=handle_signals)
+    server.drains.append(streams.drain)
+    if face is not None:
+        _serve_socketio(face, pipeline, metrics, server)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    feeding = feed.run(pipeline, sources, intake, stop)
+    served = asyncio.create_task(server.serve([listener]), name="serve")
+    listening = asyncio.create_task(server.listening.wait())
+    try:
+        await asyncio.wait((listening, served), return_when=asyncio.FIRST_COMPLETED)
+        if served.done():
+            await served  # it could not start: let its error out
+        yield Running(_url(settings, port), port, pipeline, endpoint, streams, metrics, server, served, face, intake)
+    finally:
+        listening.cancel()
+        stop()
+        try:
+            await served
+        finally:
+            listener.close()
+            for task in feeding:
+                task.cancel()
+            await asyncio.gather(*feeding, return_exceptions=True)
+            metrics.shutdown()
+
+
+def _serve_socketio(face: "SocketIOFace", pipeline: Pipeline, metrics: Metrics, server: GatewayServer) -> None:
+    pipeline.before_tick(face.tick)
+    observe_socketio(metrics, face.sockets, lambda: face.cut)
+    server.drains.append(face.drain)
+
+
+def _config(settings: Settings, http: ASGIApp, sockets: object) -> Config:
+    return Config(
+        http,
+        ws=cast(Any, sockets),
         ws_max_size=MAX_ASGI_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=None,
@@ -170,35 +251,17 @@ async def _running(
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
-    server = GatewayServer(config, endpoint, settings.drain_s, handle_signals=handle_signals)
-    server.drains.append(streams.drain)
-    if face is not None:
-        pipeline.before_tick(face.tick)
-        observe_socketio(metrics, face.sockets, lambda: face.cut)
-        server.drains.append(face.drain)
-    for source in sources:
-        pipeline.add_source(source)
-    feeding = [
-        asyncio.create_task(run_source(source, pipeline), name=source.name) for source in (*sources, intake.source)
-    ]
-    serving = asyncio.create_task(server.serve([listener]), name="serve")
-    listening = asyncio.create_task(server.listening.wait())
-    try:
-        await asyncio.wait((listening, serving), return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            await serving  # it could not start: let its error out
-        yield Running(_url(settings, port), port, pipeline, endpoint, streams, metrics, server, serving, face, intake)
-    finally:
-        listening.cancel()
-        server.should_exit = True
-        try:
-            await serving
-        finally:
-            listener.close()
-            for task in feeding:
-                task.cancel()
-            await asyncio.gather(*feeding, return_exceptions=True)
-            metrics.shutdown()
+
+
+def _share(cache: SharedCache | None, pipeline: Pipeline, sources: Sequence[Source]) -> Sequence[Source]:
+    """Answer pages of tokens from the cache, if there is one, publish there while this instance leads, and poll only
+    then."""
+    if cache is None:
+        return sources
+    pipeline.shared_pages = cache.read(pipeline)
+    pipeline.read_cache_status = cache.status
+    cache.publish(pipeline, lambda token, interval, bar: kline_row(token, interval, PageBar(bar, is_closed=False)))
+    return cache.elected(sources, lambda source: isinstance(source, Aggregator))
 
 
 def _hub_config(settings: Settings) -> HubConfig:
@@ -226,7 +289,8 @@ def _url(settings: Settings, port: int) -> str:
     return f"{'wss' if settings.tls_cert else 'ws'}://{host}:{port}{ENDPOINT}"
 
 
-def _announce(settings: Settings, started: Running) -> None:
+def announce(settings: Settings, started: Running) -> None:
+    """Tell whoever started the server where it is, and how to try it."""
     page = started.url.replace("ws", "http", 1).removesuffix(ENDPOINT) + "/"
     known = {token.symbol for token in started.pipeline.market}
     names = [name for name in ("DOGE", "PEPE") if name in known] or sorted(known)[:2]
@@ -237,7 +301,7 @@ def _announce(settings: Settings, started: Running) -> None:
         f"Token Data WebSocket v1.0 on {started.url}",
         f"  try it:    npx -y wscat -c {started.url}{trust} {subscribe}",
         f"  browser:   {page}    health: {page}health    metrics: {page}metrics",
-        *([] if settings.data is None else [f"  history:   kept in {settings.data}"]),
+        *([] if settings.kept_in is None else [f"  history:   kept in {settings.kept_in}"]),
         "  stop with Ctrl-C",
     ]
     print("\n".join(lines), file=sys.stderr if settings.log_format == "json" else sys.stdout, flush=True)

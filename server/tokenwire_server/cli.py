@@ -90,7 +90,7 @@ def run_command(arguments: Sequence[str]) -> int:
     Raises:
         UserError: in one line, whatever the person who typed it can mend.
     """
-    from tokenwire_server import cli_tapes  # noqa: F401, PLC0415 - its commands share the options below
+    from tokenwire_server import cli_roles, cli_tapes  # noqa: F401, PLC0415 - their commands share the options below
 
     try:
         result = app(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
@@ -259,13 +259,18 @@ def fetch(
     return 0 if fetched.answered else 1
 
 
-DataDir = Annotated[str, typer.Option("--data", metavar="DIR", help="The directory that the server keeps bars in.")]
+DataDir = Annotated[
+    _Text,
+    typer.Option(
+        "--data", metavar="DIR", help="The directory that the server keeps bars in; else TIMESCALE_HOST has them."
+    ),
+]
 
 
 @app.command()
 def export(
-    data: DataDir,
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
+    data: DataDir = None,
     what: Annotated[str, typer.Option(metavar="WHAT", help="bars or trades.")] = "bars",
     table_format: Annotated[
         str | None,
@@ -278,14 +283,17 @@ def export(
     ] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Not after this.")] = None,
     text: Annotated[bool, typer.Option("--text", help="Parquet: numbers as text, not as decimal128(38, 18).")] = False,
+    env_file: EnvFile = None,
 ) -> int:
     """Write stored bars or trades to a CSV or Parquet file; a server may be running on the same data."""
     from tokenwire_server import export_command  # noqa: PLC0415
     from tokenwire_server.history.tables import TableFormat  # noqa: PLC0415
+    from tokenwire_server.settings import load  # noqa: PLC0415
 
     rows = export_command.export(
         export_command.ExportRequest(
-            data=Path(data),
+            data=Path(data) if data else None,
+            settings=load(env_file=env_file),
             what=one_of(export_command.What, what, "--what"),
             table_format=one_of(
                 TableFormat, table_format or Path(output).suffix.lstrip(".").lower() or "csv", "--format"
@@ -304,10 +312,10 @@ def export(
 
 @app.command("import")
 def import_(
-    data: DataDir,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Trades: id, symbol, price, amount, side, timestamp; CSV or Parquet.")
     ],
+    data: DataDir = None,
     venue: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Trades without an address are those of NAME:SYMBOL (as posted ones are)."),
@@ -324,11 +332,7 @@ def import_(
     from tokenwire_server.settings import load  # noqa: PLC0415
 
     settings = load({"ingest_venue": venue} if venue else {}, env_file=env_file)
-    imported = asyncio.run(
-        import_command.import_with_progress(
-            Path(data), Path(file), settings.ingest_venue, settings.retention, settings.max_tokens
-        )
-    )
+    imported = asyncio.run(import_command.import_with_progress(settings, Path(data) if data else None, Path(file)))
     import_command.print_imported(imported)
     return 1 if imported.rejected else 0
 

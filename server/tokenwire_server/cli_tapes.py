@@ -3,13 +3,19 @@
 As in ``cli``, nothing heavy is imported before a command runs.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokenwire_server.cli import EnvFile, Format, Host, Level, Seed, Sources, TapeSpeed, app, one_of
+from tokenwire_server.cli_roles import Brokers, Instance, RolePort
 from tokenwire_server.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenwire_server.ports import Source
+    from tokenwire_server.settings import Settings
 
 __all__ = ["collect", "record", "replay", "simulate"]
 
@@ -117,6 +123,9 @@ def collect(
     ] = None,
     symbols: Annotated[str | None, typer.Option(metavar="SYM,SYM", help="Its symbols.")] = None,
     data: Kept = None,
+    kafka: Brokers = None,
+    instance: Instance = None,
+    role_port: RolePort = None,
     health_port: Annotated[
         int | None,
         typer.Option(
@@ -131,7 +140,7 @@ def collect(
     log_format: Format = None,
     env_file: EnvFile = None,
 ) -> int:
-    """Collect trades and bars into a history, without serving clients, until Ctrl-C or SIGTERM.
+    """Collect trades and bars into a history, or into Kafka, without serving clients, until Ctrl-C or SIGTERM.
 
     [bold]Examples:[/bold]
 
@@ -140,10 +149,16 @@ def collect(
           the same
       tokenwire-server collect --source kraken:BTC/USD --data prices --health-port 9100
           curl http://127.0.0.1:9100/ready; Prometheus scrapes /metrics
+      tokenwire-server collect --source binance:BTCUSDT --kafka 127.0.0.1:9092
+          into Kafka, where processors take it up; curl http://127.0.0.1:8000/ready
       tokenwire-server export --data prices -o bars.csv
           reads it, meanwhile or later
 
     Whatever was collected is stored before it ends; the next start goes on from there.
+
+    With Kafka every collector needs a name of its own that it keeps (--instance; the
+    machine's name). Exit code 3: another one has taken this one's name over; don't start
+    this one again.
     """
     from tokenwire_server import collect_command, command_progress  # noqa: PLC0415
     from tokenwire_server.record_command import asked_sources  # noqa: PLC0415
@@ -155,6 +170,9 @@ def collect(
         {
             "source": named or None,
             "data": data,
+            "kafka_bootstrap_servers": kafka,
+            "instance": instance,
+            "role_port": role_port,
             "host": host,
             "seed": seed,
             "tape_speed": tape_speed,
@@ -165,27 +183,61 @@ def collect(
     )
     configure_logging(settings.log_level, settings.log_format)
     sources = asked_sources(settings, "collect")
-    if settings.data is None:
-        raise UserError("collect needs a directory to store in: --data DIR")
+    seconds = command_progress.parse_seconds(duration, "--duration")
+    if settings.kafka_bootstrap_servers is not None:
+        return _collect_to_kafka(settings, sources, health_port, seconds)
+    if settings.kept_in is None:
+        raise UserError("collect needs a place to store in: --data DIR, TIMESCALE_HOST, or --kafka HOST:PORT")
     request = collect_command.CollectRequest(
         data=settings.data,
         health_port=health_port,
-        duration_s=command_progress.parse_seconds(duration, "--duration"),
+        duration_s=seconds,
     )
 
     def announce(url: str) -> None:
         names = ", ".join(each.name for each in sources)
         where = f"; {url}health, {url}ready, {url}metrics" if url else ""
-        typer.echo(f"collecting {names} into {settings.data}{where}; stop with Ctrl-C", err=True)
+        typer.echo(f"collecting {names} into {settings.kept_in}{where}; stop with Ctrl-C", err=True)
 
     summary = command_progress.run(collect_command.collect(settings, sources, request, announce))
     values = f", {summary.values} values" if summary.values else ""
     typer.echo(
-        f"{summary.trades} trades{values} of {summary.tokens} tokens in {settings.data} ({summary.seconds:.1f} s)"
+        f"{summary.trades} trades{values} of {summary.tokens} tokens in {settings.kept_in} ({summary.seconds:.1f} s)"
     )
     if summary.lost_trades:
         typer.echo(f"{summary.lost_trades} trades could not be stored", err=True)
     return int(summary.is_failed or summary.lost_trades > 0)
+
+
+def _collect_to_kafka(
+    settings: "Settings", sources: "Sequence[Source]", port: int | None, seconds: float | None
+) -> int:
+    from tokenwire_server import collect_role, command_progress, roles  # noqa: PLC0415
+    from tokenwire_server.stream.topics import topics_of  # noqa: PLC0415
+
+    collect_role.check_targets(settings)
+    bus = roles.open_bus(settings, "collect")
+    topic = topics_of(settings).raw
+
+    def announce(url: str) -> None:
+        names = ", ".join(each.name for each in sources)
+        typer.echo(
+            f"collecting {names} into Kafka, {topic}; {url}health, {url}ready, {url}metrics; stop with Ctrl-C", err=True
+        )
+
+    summary = command_progress.run(
+        collect_role.collect_to_bus(settings, sources, bus, port=port, duration_s=seconds, announce=announce)
+    )
+    values = f", {summary.values} values" if summary.values else ""
+    typer.echo(
+        f"{summary.trades} trades{values} in Kafka, {topic}: {summary.records} records in {summary.transactions} "
+        f"transactions, {summary.aborted} aborted ({summary.seconds:.1f} s)"
+    )
+    if summary.unwritten:
+        typer.echo(f"{summary.unwritten} records could not be written any more; the sources are asked again", err=True)
+    if summary.dropped:
+        typer.echo(f"{summary.dropped} trades and values found no room", err=True)
+    return int(summary.is_failed or summary.unwritten > 0 or summary.dropped > 0)
 
 
 @app.command()

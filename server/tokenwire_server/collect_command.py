@@ -2,44 +2,41 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-from aiohttp import web
 
 from tokenwire_server.command_progress import counted, stopping
 from tokenwire_server.core.plain_hub import PlainConfig
 from tokenwire_server.errors import UserError
 from tokenwire_server.feeding import attach, build_pipeline, feed
 from tokenwire_server.gateway.endpoint import Endpoint
-from tokenwire_server.gateway.http import Answer, Answers, problem
+from tokenwire_server.gateway.http import Answers
 from tokenwire_server.gateway.plain_streams import PlainStreams
 from tokenwire_server.history.recorder import HistoryState
-from tokenwire_server.history.service import DataDirectory
+from tokenwire_server.history.service import open_history
 from tokenwire_server.instruments import build_instruments
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Source, SourceState
-from tokenwire_server.preflight import bind_socket
+from tokenwire_server.roles import serve_health
 from tokenwire_server.settings import Settings
 from tokenwire_server.source_spec import EXCHANGES
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["CollectRequest", "CollectSummary", "collect", "exchange_source", "serve_health"]
+__all__ = ["CollectRequest", "CollectSummary", "collect", "exchange_source"]
 
 _log = get_log(__name__)
 
 REPORT_INTERVAL_S: Final = 10.0
-HTTP_SHUTDOWN_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectRequest:
-    """Where to keep what is collected; ``health_port`` is where to answer for it (None: nowhere, 0: any free one)."""
+    """Where to keep what is collected (None: where the settings say); ``health_port`` is where to answer for it (None:
+    nowhere, 0: any free one)."""
 
-    data: Path
+    data: Path | None = None
     health_port: int | None = None
     duration_s: float | None = None
 
@@ -87,10 +84,12 @@ async def collect(
     ``announce`` is told the URL of the health port, or an empty text, when collecting has begun.
 
     Raises:
-        UserError: the data directory or the port can't be used.
+        UserError: the data directory, the database or the port can't be used.
     """
     begun_s = time.monotonic()
-    kept = await DataDirectory.open(request.data, settings.retention)
+    kept = await open_history(settings, request.data)
+    if kept is None:
+        raise UserError("collect needs a place to store in: --data DIR, or TIMESCALE_HOST")
     try:
         pipeline = build_pipeline(settings, kept)
         await attach(pipeline, sources, kept)
@@ -103,7 +102,7 @@ async def collect(
         try:
             answers = Answers(pipeline, metrics.exposition)
             with stopping() as stop:
-                async with serve_health(answers, settings.host, request.health_port) as url:
+                async with serve_health(answers, settings.host, request.health_port, "--health-port") as url:
                     announce(url)
                     for source in sources:
                         pipeline.add_source(source)
@@ -149,46 +148,3 @@ async def _report(pipeline: Pipeline) -> None:
             fields |= {"history": str(history.state), "reason": history.reason}
         _log.info("collecting", **fields)
         before = taken
-
-
-@asynccontextmanager
-async def serve_health(answers: Answers, host: str, port: int | None) -> AsyncIterator[str]:
-    """Answer ``/health``, ``/ready`` and ``/metrics`` within the block, which gets the URL; without a port, nothing.
-
-    Raises:
-        UserError: the port can't be had.
-    """
-    if port is None:
-        yield ""
-        return
-    paths: dict[str, Callable[[], Answer]] = {
-        "/health": answers.health,
-        "/ready": answers.ready,
-        "/metrics": answers.metrics,
-    }
-
-    async def answer(request: web.Request) -> web.Response:
-        light = paths.get(request.path)
-        if light is None:
-            found = problem(404, f"there is nothing here but {', '.join(paths)}", request.path)
-        elif request.method not in ("GET", "HEAD"):
-            found = problem(
-                405, f"{request.method} is not possible here; use GET", request.path, {"allow": "GET, HEAD"}
-            )
-        else:
-            found = light()
-        status, body, headers = found
-        return web.Response(status=status, body=body, headers=headers)
-
-    listener = bind_socket(host, port)
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)
-    try:
-        await runner.setup()
-        await web.SockSite(runner, listener).start()
-        shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{listener.getsockname()[1]}/"
-    finally:
-        await runner.cleanup()
-        listener.close()

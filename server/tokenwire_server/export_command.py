@@ -1,4 +1,4 @@
-"""What ``tokenwire-server export`` does: bars or trades of a data directory into a file, beside a running server."""
+"""What ``tokenwire-server export`` does: bars or trades of a history into a file, beside a running server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tokenwire_server.errors import UserError
-from tokenwire_server.history.export import ExportToken, StoredReader
+from tokenwire_server.history.export import ExportToken, Reader
+from tokenwire_server.history.service import open_reader
 from tokenwire_server.history.tables import Column, TableFormat, writing
 from tokenwire_server.market.instants import parse_instant, rfc3339
 from tokenwire_server.market.intervals import IntervalError, parse_interval
+from tokenwire_server.settings import Settings
 
 __all__ = ["ExportRequest", "What", "export"]
 
@@ -57,9 +59,11 @@ class What(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What to write where. ``symbol`` is a symbol or an address, ``begin`` and ``end`` are texts of times."""
+    """What to write where. ``symbol`` is a symbol or an address, ``begin`` and ``end`` are texts of times.
+    Without ``data`` the settings name the history."""
 
-    data: Path
+    data: Path | None
+    settings: Settings
     what: What
     table_format: TableFormat
     output: Path
@@ -82,7 +86,7 @@ def export(request: ExportRequest) -> int:
         raise UserError("--from is later than --to")
     if request.interval is not None and request.what is What.TRADES:
         raise UserError("--interval is for bars only: --what bars")
-    reader = StoredReader(request.data)
+    reader = open_reader(request.settings, request.data)
     console = Console(stderr=True)
     columns = (
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("tokens")),
@@ -122,7 +126,7 @@ def _instant(text: str | None, name: str, default: int) -> int:
         raise UserError(f"{name}: {error}, not {text[:40]!r}") from None
 
 
-def _lengths(reader: StoredReader, text: str | None) -> list[tuple[int, str]]:
+def _lengths(reader: Reader, text: str | None) -> list[tuple[int, str]]:
     """The intervals to export: length in ms, and name."""
     stored = [(ms, _name(ms)) for ms in reader.intervals_ms()]
     if text is None:
@@ -144,13 +148,13 @@ def _name(interval_ms: int) -> str:
 
 
 def _bars(
-    reader: StoredReader, token: ExportToken, lengths: Sequence[tuple[int, str]], from_ms: int, to_ms: int
+    reader: Reader, token: ExportToken, lengths: Sequence[tuple[int, str]], from_ms: int, to_ms: int
 ) -> Iterator[list[tuple[Any, ...]]]:
     for interval_ms, name in lengths:
         for piece in reader.bars(token, interval_ms, from_ms, to_ms):
             yield [(token.symbol, token.address, name, (ms, rfc3339(ms)), *rest) for ms, *rest in piece]
 
 
-def _trades(reader: StoredReader, token: ExportToken, from_ms: int, to_ms: int) -> Iterator[list[tuple[Any, ...]]]:
+def _trades(reader: Reader, token: ExportToken, from_ms: int, to_ms: int) -> Iterator[list[tuple[Any, ...]]]:
     for piece in reader.trades(token, from_ms, to_ms):
         yield [(token.symbol, token.address, *rest, (ms, rfc3339(ms))) for *rest, ms in piece]

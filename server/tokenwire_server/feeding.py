@@ -5,22 +5,24 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 
 from tokenwire_server.core.hub import HubConfig
-from tokenwire_server.history.service import DataDirectory
+from tokenwire_server.history.service import KeptHistory
+from tokenwire_server.intake import POSTED, Intake
 from tokenwire_server.market.bars import BarPlan
 from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Resumable, Sink, Source, SourceState
 from tokenwire_server.settings import Settings
 from tokenwire_server.telemetry.logs import get_log
+from tokenwire_server.telemetry.metrics import Metrics
 
-__all__ = ["attach", "build_pipeline", "feed", "run_source"]
+__all__ = ["OwnMarket", "attach", "build_pipeline", "feed", "run_source"]
 
 _log = get_log(__name__)
 
 
 def build_pipeline(
     settings: Settings,
-    kept: DataDirectory | None,
+    kept: KeptHistory | None,
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     hub_config: HubConfig | None = None,
 ) -> Pipeline:
@@ -38,7 +40,7 @@ def build_pipeline(
 
 
 async def attach(
-    pipeline: Pipeline, sources: Sequence[Source], kept: DataDirectory, others: Collection[str] = ()
+    pipeline: Pipeline, sources: Sequence[Source], kept: KeptHistory, others: Collection[str] = ()
 ) -> None:
     """Be where the process before ended, and have everything from here on stored. ``others`` name what is written
     besides ``sources``.
@@ -54,6 +56,39 @@ async def attach(
             source.resume(position)
     if len(pipeline.market):
         _log.info("history restored", tokens=len(pipeline.market), trades=kept.beginning.numbered)
+
+
+class OwnMarket:
+    """The market that a server makes of ``sources`` by itself, and keeps in ``kept``, if anywhere; posted trades are
+    one more source."""
+
+    def __init__(self, settings: Settings, sources: Sequence[Source], kept: KeptHistory | None) -> None:
+        self.sources = sources
+        self._settings = settings
+        self._kept = kept
+
+    async def build(self, hub_config: HubConfig) -> Pipeline:
+        """The pipeline, as the process before left it. Raises UserError if the history can't be read."""
+        pipeline = build_pipeline(self._settings, self._kept, hub_config=hub_config)
+        if self._kept is not None:
+            await attach(pipeline, self.sources, self._kept, {POSTED})
+        return pipeline
+
+    def intake(self, pipeline: Pipeline) -> Intake:
+        """Where posted trades go."""
+        return Intake(pipeline, pipeline.recorder, self._settings.ingest_venue)
+
+    def observe(self, metrics: Metrics) -> None:
+        """There is nothing to measure here."""
+
+    def run(
+        self, pipeline: Pipeline, sources: Sequence[Source], intake: Intake | None, _: Callable[[], None]
+    ) -> list[asyncio.Task[None]]:
+        """Have all sources run. (None of them ends the server.)"""
+        for source in sources:
+            pipeline.add_source(source)
+        posted = () if intake is None else (intake.source,)
+        return [asyncio.create_task(run_source(each, pipeline), name=each.name) for each in (*sources, *posted)]
 
 
 async def run_source(source: Source, sink: Sink) -> None:

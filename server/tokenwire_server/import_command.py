@@ -1,4 +1,4 @@
-"""What ``tokenwire-server import`` does: trades from a file into a data directory, each once, its bars with it."""
+"""What ``tokenwire-server import`` does: trades from a file into a history, each once, its bars with it."""
 
 import time
 from collections import Counter
@@ -15,15 +15,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from tokenwire_server.errors import UserError
 from tokenwire_server.history.port import HistoryError
 from tokenwire_server.history.recorder import Recorder
-from tokenwire_server.history.service import DataDirectory
+from tokenwire_server.history.service import open_history
 from tokenwire_server.history.trade_files import FileRow, read_trades
 from tokenwire_server.intake import POSTED
 from tokenwire_server.market.bars import BarChange
 from tokenwire_server.market.market import Market, TokenState
 from tokenwire_server.market.market_bars import MarketBars
 from tokenwire_server.market.posted import Refusal, read_trade
-from tokenwire_server.market.retention import Retention
 from tokenwire_server.market.trades import TokenInfo, Trade
+from tokenwire_server.settings import Settings
 from tokenwire_server.validation.trades import MAX_ID_CHARS
 
 __all__ = ["Imported", "import_trades", "import_with_progress", "print_imported"]
@@ -117,25 +117,25 @@ class _Importer:
 
 
 async def import_trades(
-    data: Path,
+    settings: Settings,
+    data: Path | None,
     file: Path,
     *,
-    venue: str = POSTED,
-    retention: Retention | None = None,
-    max_tokens: int = 10_000,
     now_ms: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Imported:
-    """Store the trades of ``file`` in the history of ``data``; trades without an address become those of
-    ``venue:SYMBOL``. Repeating it changes nothing.
+    """Store the trades of ``file`` in the history of ``data``, else in that which the settings name; trades without an
+    address become those of ``ingest_venue:SYMBOL``. Repeating it changes nothing.
 
     Raises:
-        UserError: a server holds the directory, or the directory or the file can't be used. What was read up to then
+        UserError: a server holds the history, or that or the file can't be used. What was read up to then
             is stored.
     """
     rows = read_trades(file, progress)
     chunk = list(islice(rows, _CHUNK_ROWS))  # before the directory: a file that can't be read leaves nothing behind
-    kept = await DataDirectory.open(data, retention)
+    kept = await open_history(settings, data)
+    if kept is None:
+        raise UserError("name where to import to: --data DIR, or TIMESCALE_HOST")
     try:
 
         def traded(token: TokenState, number: int, trade: Trade) -> None:
@@ -144,10 +144,12 @@ async def import_trades(
         def bar_changed(address: str, change: BarChange) -> None:
             recorder.builder.bar_changed(address, change)
 
-        market = Market(lambda token: None, 0, max_tokens, bars=MarketBars(tell=bar_changed), on_trade=traded)
+        market = Market(lambda token: None, 0, settings.max_tokens, bars=MarketBars(tell=bar_changed), on_trade=traded)
         sources = {token.source for token in await kept.history.tokens()}
         recorder, _ = await kept.attach(market, sources)
-        importer = _Importer(market, recorder, venue, time.time_ns() // 1_000_000 if now_ms is None else now_ms)
+        importer = _Importer(
+            market, recorder, settings.ingest_venue, time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        )
         while chunk:
             await importer.take(chunk)
             chunk = list(islice(rows, _CHUNK_ROWS))
@@ -159,18 +161,16 @@ async def import_trades(
         await kept.close()
 
 
-async def import_with_progress(data: Path, file: Path, venue: str, retention: Retention, max_tokens: int) -> Imported:
+async def import_with_progress(settings: Settings, data: Path | None, file: Path) -> Imported:
     """As :func:`import_trades`, with a bar on a terminal."""
     console = Console(stderr=True)
     columns = TextColumn("importing"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
         task = shown.add_task("importing", total=None)
         return await import_trades(
+            settings,
             data,
             file,
-            venue=venue,
-            retention=retention,
-            max_tokens=max_tokens,
             progress=lambda done, total: shown.update(task, completed=done, total=total),
         )
 

@@ -3,8 +3,8 @@
 Everything is a plain integer of its owner, read when somebody asks.
 """
 
-from collections.abc import Callable, Mapping, Sized
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import NamedTuple, TypeVar
 
 from tokenwire_server.core.plain_hub import PlainHub
 from tokenwire_server.core.plain_room import StreamForm
@@ -12,11 +12,11 @@ from tokenwire_server.core.states import LinkState
 from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.history.recorder import HistoryState, Recorder
 from tokenwire_server.pipeline import Pipeline
-from tokenwire_server.ports import SourceState
+from tokenwire_server.ports import SourceState, Tallied
 from tokenwire_server.telemetry.histogram import LatencyHistogram
 from tokenwire_server.telemetry.metrics import Kind, Metrics, Readings, build_metrics
 
-__all__ = ["build_instruments", "observe_socketio"]
+__all__ = ["FeedCounts", "build_instruments", "observe_feed", "observe_socketio"]
 
 K = TypeVar("K")
 
@@ -327,56 +327,15 @@ def _market(metrics: Metrics, pipeline: Pipeline) -> None:
         kind=Kind.GAUGE,
         read=lambda: [(len(pipeline.hub.staleness.stale), {})],
     )
-    metrics.observe(
-        "source_state",
-        description="1 for the state that a source is in.",
-        kind=Kind.GAUGE,
-        read=lambda: [
-            (int(state is now), {"source": source, "state": state.value})
-            for source, now in pipeline.states.items()
-            for state in SourceState
-        ],
+    feed = FeedCounts(
+        pipeline.source_states,
+        pipeline.accepted,
+        pipeline.values_taken,
+        pipeline.gaps,
+        pipeline.rejections,
+        pipeline.tallied,
     )
-    metrics.observe(
-        "trades_accepted",
-        description="Trades that passed validation, by source.",
-        kind=Kind.COUNTER,
-        read=lambda: _by(pipeline.accepted, "source"),
-    )
-    metrics.observe(
-        "values_accepted",
-        description="Stated values that passed validation, by source.",
-        kind=Kind.COUNTER,
-        read=lambda: _by(pipeline.stated, "source"),
-    )
-    metrics.observe(
-        "source_events",
-        description="What sources did: frames, reconnects, poll cycles, requests and the like.",
-        kind=Kind.COUNTER,
-        read=lambda: [
-            (count, {"source": source, "event": event})
-            for tallied in pipeline.tallied
-            for source, event, count in tallied.tally()
-        ],
-    )
-    metrics.observe(
-        "source_gaps",
-        description="Holes in a source's own numbering.",
-        kind=Kind.COUNTER,
-        read=lambda: [(gaps, {"source": source}) for source, (gaps, _) in pipeline.gaps.items()],
-    )
-    metrics.observe(
-        "trades_missed",
-        description="Trades in those holes.",
-        kind=Kind.COUNTER,
-        read=lambda: [(missed, {"source": source}) for source, (_, missed) in pipeline.gaps.items()],
-    )
-    metrics.observe(
-        "data_rejected",
-        description="Trades and frames of sources that were not used.",
-        kind=Kind.COUNTER,
-        read=lambda: [(n, {"source": s, "reason": r}) for (s, r), n in pipeline.rejections.items()],
-    )
+    observe_feed(metrics, feed)
     metrics.observe(
         "data_doubted",
         description="Trades and stated values that were used although something about them is odd.",
@@ -394,6 +353,74 @@ def _market(metrics: Metrics, pipeline: Pipeline) -> None:
             (market.foreign, {"reason": "foreign_token"}),
             (market.mixed, {"reason": "mixed_kind"}),
         ],
+    )
+
+
+class FeedCounts(NamedTuple):
+    """What is counted of sources; the numbers may change, the containers stay."""
+
+    states: Callable[[], Mapping[str, SourceState]]
+    trades: Mapping[str, int]
+    """That passed validation, by source."""
+    values: Mapping[str, int]
+    gaps: Mapping[str, tuple[int, int]]
+    """Holes, and trades in them, by source."""
+    rejections: Mapping[tuple[str, str], int]
+    """By source and reason."""
+    tallied: Sequence[Tallied]
+
+
+def observe_feed(metrics: Metrics, feed: FeedCounts) -> None:
+    """What sources brought, and how they are."""
+    metrics.observe(
+        "source_state",
+        description="1 for the state that a source is in.",
+        kind=Kind.GAUGE,
+        read=lambda: [
+            (int(state is now), {"source": source, "state": state.value})
+            for source, now in feed.states().items()
+            for state in SourceState
+        ],
+    )
+    metrics.observe(
+        "trades_accepted",
+        description="Trades that passed validation, by source.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(feed.trades, "source"),
+    )
+    metrics.observe(
+        "values_accepted",
+        description="Stated values that passed validation, by source.",
+        kind=Kind.COUNTER,
+        read=lambda: _by(feed.values, "source"),
+    )
+    metrics.observe(
+        "source_events",
+        description="What sources did: frames, reconnects, poll cycles, requests and the like.",
+        kind=Kind.COUNTER,
+        read=lambda: [
+            (count, {"source": source, "event": event})
+            for tallied in feed.tallied
+            for source, event, count in tallied.tally()
+        ],
+    )
+    metrics.observe(
+        "source_gaps",
+        description="Holes in a source's own numbering.",
+        kind=Kind.COUNTER,
+        read=lambda: [(gaps, {"source": source}) for source, (gaps, _) in feed.gaps.items()],
+    )
+    metrics.observe(
+        "trades_missed",
+        description="Trades in those holes.",
+        kind=Kind.COUNTER,
+        read=lambda: [(missed, {"source": source}) for source, (_, missed) in feed.gaps.items()],
+    )
+    metrics.observe(
+        "data_rejected",
+        description="Trades and frames of sources that were not used.",
+        kind=Kind.COUNTER,
+        read=lambda: [(n, {"source": s, "reason": r}) for (s, r), n in feed.rejections.items()],
     )
 
 

@@ -60,3 +60,7 @@ class MeteredSink:
     def offset(self, source: str, position: str) -> None:
         """Pass it on."""
         self._sink.offset(source, position)
+
+    async def room(self) -> None:
+        """As of the sink behind it."""
+        await self._sink.room()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, TypeVar
 
+from tokenwire_server.cache.port import CacheStatus, TokenIndexPages
 from tokenwire_server.channels import Channels
 from tokenwire_server.core.hub import Hub, HubConfig
 from tokenwire_server.core.staleness import SourceHealth
@@ -18,17 +19,18 @@ from tokenwire_server.market.book import OrderBook
 from tokenwire_server.market.books import MarketBooks
 from tokenwire_server.market.doubts import MAX_AHEAD_MS, OLD_MS, Doubt, doubt_of_time
 from tokenwire_server.market.intervals import Interval
-from tokenwire_server.market.market import UNOWNED, VERSION_SHIFT, Market, TokenState
+from tokenwire_server.market.market import UNOWNED, VERSION_SHIFT, Market, TokenState, named
 from tokenwire_server.market.market_bars import MarketBars
 from tokenwire_server.market.ranking import Ranking
 from tokenwire_server.market.registry import Resolution
-from tokenwire_server.market.token_pages import TokenPages
+from tokenwire_server.market.token_pages import TokenPage, TokenPages, TokenQuery
 from tokenwire_server.market.trade_pages import TradePage, TradeRequest, trade_page_of
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import ReadsMarket, TokenValue
-from tokenwire_server.ports import BookSource, Replay, Source, SourceState, Tallied
+from tokenwire_server.ports import BookSource, FollowStatus, Replay, Source, SourceState, Tallied
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.token_sets import SET_NAMES, TokenLists
+from tokenwire_server.validation.reason_counts import ReasonCounts
 from tokenwire_server.validation.trades import Rejection, validate_recorded, validate_trade, validate_value
 
 __all__ = ["Pipeline"]
@@ -37,6 +39,7 @@ _log = get_log(__name__)
 
 _SECRET_BYTES: Final = 24
 _STREAM_BYTES: Final = 9
+_WORST: Final = list(SourceState)  # ascending
 _GAPS_LOGGED: Final = 10
 _GAPS_PER_LINE: Final = 100
 
@@ -48,7 +51,8 @@ class Pipeline:
 
     ``monotonic_ms`` is the hub's clock, ``wall_ms`` Unix time, ``new_secret`` makes the secret of a session, and
     ``stream`` names the lineage of the versions (random by default: nothing of it outlives the process), all of which
-    are above ``version_floor``.
+    are above ``version_floor``. ``is_replica``: the market follows another one, and has its versions and
+    numbers.
     """
 
     def __init__(
@@ -62,12 +66,13 @@ class Pipeline:
         stream: str | None = None,
         version_floor: int = 0,
         bar_plan: BarPlan | None = None,
+        is_replica: bool = False,
     ) -> None:
         self.trade_listeners: list[Callable[[TokenState, int, Trade], None]] = []  # of every trade, with its number
         self.bar_listeners: list[Callable[[str, BarChange], None]] = []  # of bars that close or are corrected
         self.market = Market(
             self._changed,
-            wall_ms(),
+            0 if is_replica else wall_ms(),
             max_tokens,
             bars=MarketBars(bar_plan, self._bar_changed),
             on_trade=self._traded,
@@ -78,10 +83,10 @@ class Pipeline:
         self.hub = Hub(
             self, monotonic_ms(), config, new_secret=new_secret, stream=stream or secrets.token_urlsafe(_STREAM_BYTES)
         )
-        self.rejections: dict[tuple[str, str], int] = {}  # by source and reason
-        self.doubts: dict[tuple[str, str], int] = {}  # by source and kind
+        self.rejections = ReasonCounts()  # by source and reason
+        self.doubts = ReasonCounts()  # by source and kind
         self.accepted: dict[str, int] = {}  # trades that passed validation, by source
-        self.stated: dict[str, int] = {}  # stated values that did, by source
+        self.values_taken: dict[str, int] = {}  # stated values that did, by source
         self.book_listeners: list[Callable[[str], None]] = []  # of each change of an order book
         self.books = MarketBooks(self._book_changed, wall_ms() << VERSION_SHIFT)
         self.channels = Channels(self.market, self.books, self.hub.board)
@@ -91,7 +96,11 @@ class Pipeline:
         # Called before each tick with its planned instant.
         self.tick_callbacks: list[Callable[[float], None]] = [self._tend_books]
         self.recorder: Recorder | None = None  # None: nothing outlives the process
+        self.follow_status: Callable[[], FollowStatus | None] = lambda: None  # of the log that the market follows
+        self.history_status: Callable[[], HistoryStatus | None] = lambda: None  # None: there is no history
         self._pages: HistoryPages | None = None
+        self.shared_pages: TokenIndexPages | None = None  # None: pages of tokens are those of the market here
+        self.read_cache_status: Callable[[], CacheStatus | None] = lambda: None
         self.gaps: dict[str, tuple[int, int]] = {}  # holes, and trades in them, by source
         self.states: dict[str, SourceState] = {}
         self.tallied: list[Tallied] = []
@@ -119,9 +128,21 @@ class Pipeline:
         if isinstance(source, Tallied):
             self.tallied.append(source)
 
+    def follow(
+        self,
+        status: Callable[[], FollowStatus],
+        pages: HistoryPages | None,
+        history_status: Callable[[], HistoryStatus | None],
+    ) -> None:
+        """The market follows a log, which ``status`` tells of; what is not at hand is in ``pages``, if anywhere."""
+        self.follow_status = status
+        self.history_status = history_status
+        self._pages = pages
+
     def keep(self, recorder: Recorder, pages: HistoryPages) -> None:
         """Have everything from now on stored, and answer for what is not at hand any more from what was."""
         self.recorder = recorder
+        self.history_status = lambda: recorder.status
         self._pages = pages
         self.trade_listeners.append(recorder.builder.traded)
         self.bar_listeners.append(recorder.builder.bar_changed)
@@ -142,7 +163,7 @@ class Pipeline:
     def values(self, source: str, values: Sequence[TokenValue]) -> None:
         """Validate stated values and hand them to the market; the source is alive."""
         self._alive(source)
-        self._take(source, values, validate_value, self.market.state, self.stated)
+        self._take(source, values, validate_value, self.market.state, self.values_taken)
         health = self.hub.staleness.sources.get(source)
         if health is not None and health.confirmed_ms is not None:
             self._confirm(health.confirmed_ms, values)
@@ -197,18 +218,12 @@ class Pipeline:
 
     def rejected(self, source: str, reason: str, detail: str) -> None:
         """Count what could not be used; the log tells of the first of each kind."""
-        key = (source, reason)
-        count = self.rejections.get(key, 0) + 1
-        self.rejections[key] = count
-        if count == 1:
+        if self.rejections.add(source, reason):
             _log.warning("data rejected", source=source, reason=reason, detail=detail)
 
     def doubted(self, source: str, doubt: Doubt, address: str) -> None:
         """Count what was used though it is odd; the log tells of the first of each kind."""
-        key = (source, str(doubt))
-        count = self.doubts.get(key, 0) + 1
-        self.doubts[key] = count
-        if count == 1:
+        if self.doubts.add(source, doubt):
             _log.warning("data in doubt", source=source, doubt=str(doubt), address=address)
 
     def offset(self, source: str, position: str) -> None:
@@ -216,29 +231,65 @@ class Pipeline:
         if self.recorder is not None:
             self.recorder.builder.offset(source, position)
 
+    async def room(self) -> None:
+        """There always is: whoever follows live wants the present, and a history that is behind says so."""
+
     def gap(self, source: str, token: str, missed: int) -> None:
         """Count a hole in what the source sent, which shows in the numbers of the token's trades as well; the log tells
         of the first ones, then of every hundredth."""
         holder = self.market.get(token)
         if holder is not None and holder.log is not None and holder.source == source:
             holder.log.skip(max(missed, 1))
-        gaps, trades = self.gaps.get(source, (0, 0))
-        self.gaps[source] = (gaps + 1, trades + missed)
+        name = named(source)
+        gaps, trades = self.gaps.get(name, (0, 0))
+        self.gaps[name] = (gaps + 1, trades + missed)
         if gaps < _GAPS_LOGGED or gaps % _GAPS_PER_LINE == 0:
-            _log.warning("trades missing", source=source, address=token, missed=missed, gaps=gaps + 1)
+            _log.warning("trades missing", source=name, address=token, missed=missed, gaps=gaps + 1)
 
     def state(self, source: str, state: SourceState, detail: str = "") -> None:
         """The source changed its state."""
         before = self.states.get(source)
+        name = named(source)
+        is_told = any(other != source and named(other) == name and self.states[other] is state for other in self.states)
         self.states[source] = state
         if state in (SourceState.RECONNECTING, SourceState.FAILED):
-            _log.warning("source unavailable", source=source, state=state, detail=detail)
+            if not is_told:
+                _log.warning("source unavailable", source=name, state=state, detail=detail)
             if before is SourceState.LIVE:
                 self.hub.source_lost(source, self._monotonic_ms())
-        elif before is not state:
-            _log.info("source state", source=source, state=state, **({"detail": detail} if detail else {}))
+        elif before is not state and not is_told:
+            _log.info("source state", source=name, state=state, **({"detail": detail} if detail else {}))
         if state is not SourceState.LIVE:
             self.books.lose_all(source)
+
+    # --- Of a log that was judged before: as ``stream.replica`` wants it -----------------------------------------
+
+    def applied(self, source: str, trades: Sequence[Trade]) -> None:
+        """Fold trades as they are."""
+        apply = self.market.apply
+        for trade in trades:
+            apply(source, trade)
+        name = named(source)
+        self.accepted[name] = self.accepted.get(name, 0) + len(trades)
+
+    def stated(self, source: str, values: Sequence[TokenValue]) -> None:
+        """Take over stated values as they are: each confirms its token."""
+        for value in values:
+            self.market.state(source, value)
+        health = self._alive(source)
+        if health is not None:
+            if health.confirmed_ms is None:
+                health.confirmed_ms = {}
+            self._confirm(health.confirmed_ms, values)
+        name = named(source)
+        self.values_taken[name] = self.values_taken.get(name, 0) + len(values)
+
+    def source_state(self, source: str, state: SourceState, detail: str, cadence_ms: int) -> None:
+        """A source, perhaps a new one, changed its state, and promises this cadence (0: what it promised before)."""
+        health = self.hub.staleness.sources.get(source)
+        if health is None or (cadence_ms and health.cadence_ms != cadence_ms):
+            self.hub.staleness.sources[source] = SourceHealth(cadence_ms, self._monotonic_ms())
+        self.state(source, state, detail)
 
     # --- Directory -------------------------------------------------------------------------------------------
 
@@ -309,6 +360,16 @@ class Pipeline:
         """All tokens, in order of arrival. Not to be held on to while tokens arrive."""
         return iter(self.market)
 
+    async def token_page(self, query: TokenQuery, cursor: str | None, limit: int) -> TokenPage:
+        """All tokens, in pages. Raises CursorError, CursorExpiredError."""
+        if self.shared_pages is not None:
+            return await self.shared_pages.page(query, cursor, limit)
+        return self.token_pages.page(query, cursor, limit, self._monotonic_ms())
+
+    def token_row(self, token: TokenState) -> bytes:
+        """One token as JSON."""
+        return self.token_pages.row(token)
+
     def now_ms(self) -> int:
         """The hub's clock, which never goes back."""
         return self._monotonic_ms()
@@ -334,13 +395,17 @@ class Pipeline:
         """The server is shutting down."""
         return self.hub.draining
 
-    def history_status(self) -> HistoryStatus | None:
-        """Whether everything is stored that is to be; None without a history."""
-        return None if self.recorder is None else self.recorder.status
+    def cache_status(self) -> CacheStatus | None:
+        """How the shared cache is; None without one."""
+        return self.read_cache_status()
 
     def source_states(self) -> Mapping[str, SourceState]:
-        """Every source's state."""
-        return self.states
+        """Every source's state; where its parts differ, that of the one that is worst off."""
+        found: dict[str, SourceState] = {}
+        for source, state in self.states.items():
+            name = named(source)
+            found[name] = max(found.get(name, state), state, key=_WORST.index)
+        return found
 
     def _changed(self, token: TokenState) -> None:
         board = self.hub.board
@@ -380,7 +445,8 @@ class Pipeline:
             if self.books.wanted(name) and now - health.alive_ms > health.limit_ms:
                 self.books.lose_all(name)
 
-    def _alive(self, source: str) -> None:
+    def _alive(self, source: str) -> SourceHealth | None:
         health = self.hub.staleness.sources.get(source)
         if health is not None:
             health.alive_ms = self._monotonic_ms()
+        return health

@@ -6,13 +6,33 @@ market (pure), board and hub (pure), gateway (I/O).
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from tokenwire_server.market.book import BookCondition, BookUpdate, OrderBook
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
 
-__all__ = ["BookSink", "BookSource", "Replay", "Resumable", "Sink", "Source", "SourceState", "Tallied"]
+__all__ = [
+    "BookSink",
+    "BookSource",
+    "FollowStatus",
+    "PartState",
+    "Replay",
+    "Resumable",
+    "Sink",
+    "Source",
+    "SourceState",
+    "Tallied",
+]
+
+
+class PartState(StrEnum):
+    """How something is that a role needs. ``waiting``: nothing is wrong, and it is not yet this process's turn."""
+
+    OK = "ok"
+    STARTING = "starting"
+    WAITING = "waiting"
+    FAILING = "failing"
 
 
 class SourceState(StrEnum):
@@ -25,9 +45,17 @@ class SourceState(StrEnum):
     FAILED = "failed"
 
 
+class FollowStatus(NamedTuple):
+    """How it is with following a log: ``reason`` is why what is here is not what everybody else has (empty: it is),
+    ``lag_records`` how many records of the log were not applied when that was last asked."""
+
+    reason: str
+    lag_records: int
+
+
 class Sink(Protocol):
-    """Where a source delivers. Calls are synchronous, cheap and never raise for bad data: what fails
-    validation is counted under its reason and dropped."""
+    """Where a source delivers. Calls are synchronous (but for :meth:`room`), cheap and never raise for bad data: what
+    fails validation is counted under its reason and dropped."""
 
     def tokens(self, source: str, tokens: Sequence[TokenInfo]) -> None:
         """Announce tokens before their first trade, so that names resolve; idempotent."""
@@ -64,6 +92,13 @@ class Sink(Protocol):
 
         Called right after what it covers, with nothing awaited in between: it is stored together with that, or not
         at all. ``position`` is a short text that the source alone understands (see :class:`Resumable`).
+        """
+
+    async def room(self) -> None:
+        """Return when there is room for more; awaited before each delivery by every source that can wait.
+
+        A source that waits reads nothing more from where it has its data, so that what it holds stays bounded. It costs
+        next to nothing while there is room.
         """
 
 

@@ -33,8 +33,9 @@ def preflight(settings: Settings) -> None:
     bind_socket(settings.host, settings.port).close()
 
 
-def bind_socket(host: str, port: int) -> socket.socket:
-    """A listening socket on ``host:port``, for uvicorn's ``serve(sockets=[…])``; port 0 takes a free one.
+def bind_socket(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """A listening socket on ``host:port``, for uvicorn's ``serve(sockets=[…])``; port 0 takes a free one. ``flag`` is
+    what names the port on the command line.
 
     Binding here, instead of asking whether the port is free, leaves no moment in which another could take it.
 
@@ -56,20 +57,19 @@ def bind_socket(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise UserError(_bind_problem(host, port, error)) from None
+        raise UserError(_bind_problem(host, port, flag, error)) from None
     return listener
 
 
-def _bind_problem(host: str, port: int, error: OSError) -> str:
+def _bind_problem(host: str, port: int, flag: str, error: OSError) -> str:
     other = port + 1 if port < 65535 else 8080
     match error.errno:
         case errno.EADDRINUSE:
-            return (
-                f"port {port} on {host} is already in use; stop what uses it or choose another: "
-                f"PORT={other} make run, or tokenwire-server --port {other}"
+            return f"port {port} on {host} is already in use; stop what uses it or choose another: " + (
+                f"PORT={other} make run, or tokenwire-server --port {other}" if flag == "--port" else f"{flag} {other}"
             )
         case errno.EACCES | errno.EPERM:
-            return f"port {port} needs privileges that this user lacks; choose one from 1024 up, as --port 8080"
+            return f"port {port} needs privileges that this user lacks; choose one from 1024 up, as {flag} 8080"
         case errno.EADDRNOTAVAIL:
             return f"host {host} is no address of this machine; use --host 127.0.0.1, or 0.0.0.0 for all"
     return f"cannot listen on {host} port {port}: {error.strerror}"

@@ -29,9 +29,20 @@ from tokenwire_server.market.retention import (
     parse_retention_bars,
 )
 from tokenwire_server.settings_aliases import PREFIX, Layer, collect, read_environment, read_file
+from tokenwire_server.settings_engines import EngineSettings
 from tokenwire_server.source_spec import MAX_TAPE_SPEED, SimulatorScenario, SourceSpec, parse_sources, parse_tape_speed
 
-__all__ = ["FLAGS", "Explained", "Settings", "SettingsError", "default_text", "env_name", "explain", "load"]
+__all__ = [
+    "FLAGS",
+    "ROLE_FLAGS",
+    "Explained",
+    "Settings",
+    "SettingsError",
+    "default_text",
+    "env_name",
+    "explain",
+    "load",
+]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
@@ -51,7 +62,15 @@ FLAGS: Final[Mapping[str, str]] = {
     "log_level": "--log-level",
     "log_format": "--log-format",
 }
-"""The flag of each setting that has one."""
+"""The flag of ``run`` of each setting that has one."""
+
+ROLE_FLAGS: Final[Mapping[str, str]] = {
+    **FLAGS,
+    "kafka_bootstrap_servers": "--kafka",
+    "instance": "--instance",
+    "role_port": "--role-port",
+}
+"""The same of commands that are one role of several."""
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?")
 _RATE: Final = re.compile(r"([1-9][0-9]{0,8})\s*(?:/|\bper\b)\s*(?:([1-9][0-9]{0,3})\s+)?(second|minute|hour)s?")
@@ -151,7 +170,7 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-class Settings(BaseSettings):
+class Settings(EngineSettings, BaseSettings):
     """Every setting. Built directly (tests, embedding) or by :func:`load` (the command line)."""
 
     # The layers are merged before, in load(), where each value's origin is known: so nothing is read here.
@@ -328,6 +347,11 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("tls_key", "tls_cert") if self.tls_cert is None else ("tls_cert", "tls_key")
             raise ValueError(f"{FLAGS[given]} needs {FLAGS[missing]} beside it ({env_name(missing)})")
+        if self.data is not None and self.timescale_host is not None:
+            raise ValueError(
+                f"a history is kept in one place: either {FLAGS['data']} ({env_name('data')}) or TIMESCALE_HOST "
+                f"({env_name('timescale_host')}), not both"
+            )
         return self
 
     @property
@@ -339,6 +363,13 @@ class Settings(BaseSettings):
     def retention(self) -> Retention:
         """How long what is stored is kept."""
         return Retention(parse_duration_ms(self.retention_trades), parse_retention_bars(self.retention_bars))
+
+    @property
+    def kept_in(self) -> str | None:
+        """Where bars and trades are kept, for people; None: nowhere."""
+        if self.timescale_host is not None:
+            return f"PostgreSQL, {self.timescale_db} on {self.timescale_host}:{self.timescale_port}"
+        return None if self.data is None else str(self.data)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -447,7 +478,7 @@ def load(
         raise SettingsError(
             f"cannot read the env file {path}: {reason}; correct it or name another with --env-file"
         ) from None
-    given = {name: (FLAGS[name], value) for name, value in (flags or {}).items() if value is not None}
+    given = {name: (ROLE_FLAGS[name], value) for name, value in (flags or {}).items() if value is not None}
     layers = [
         Layer(f"file {path}", *collect(file, Settings.model_fields)),
         Layer("environment", *collect(read_environment(environment), Settings.model_fields)),
@@ -478,7 +509,8 @@ def _one_line(error: ValidationError, values: Mapping[str, object], labels: Mapp
         if field not in Settings.model_fields:
             lines[reason] = reason
             continue
-        shown = repr(_text(values.get(field)))
+        is_secret = "SecretStr" in str(Settings.model_fields[field].annotation)
+        shown = "****" if is_secret else repr(_text(values.get(field)))
         if len(shown) > _MAX_SHOWN_CHARS:
             shown = shown[:_MAX_SHOWN_CHARS] + "…"
         expected = reason or f"expected {Settings.model_fields[field].description}"

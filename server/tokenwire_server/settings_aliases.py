@@ -1,6 +1,6 @@
 """Names of settings in the environment and in env files: our own, and those that people bring along.
 
-``ALIASES`` is the one table of foreign names. A feature that arrives moves its names there from ``LATER``.
+``ALIASES`` is the one table of foreign names.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from typing import Final
 
 from dotenv.parser import parse_stream
 
-__all__ = ["ALIASES", "LATER", "PREFIX", "Alias", "Layer", "collect", "read_environment", "read_file"]
+__all__ = ["ALIASES", "PREFIX", "Alias", "Layer", "collect", "read_environment", "read_file"]
 
 PREFIX: Final = "TOKENWIRE_"
 MAX_FILE_BYTES: Final = 1_048_576
@@ -67,22 +67,23 @@ ALIASES: Final[Mapping[str, Alias]] = {
     "JUPITER_API_URL": Alias("jupiter_api_url", _jupiter_url),
     "JUPITER_API_KEY": Alias("jupiter_api_key"),
     "SOL_PRICE_USD": Alias("sol_price_usd"),
+    "TIMESCALE_HOST": Alias("timescale_host"),
+    "TIMESCALE_PORT": Alias("timescale_port"),
+    "TIMESCALE_DB": Alias("timescale_db"),
+    "TIMESCALE_USER": Alias("timescale_user"),
+    "TIMESCALE_PASSWORD": Alias("timescale_password"),
+    "TIMESCALE_SSLMODE": Alias("timescale_sslmode"),
+    "TIMESCALE_SCHEMA": Alias("timescale_schema"),
+    "KAFKA_BOOTSTRAP_SERVERS": Alias("kafka_bootstrap_servers"),
+    "KAFKA_SECURITY_PROTOCOL": Alias("kafka_security_protocol"),
+    "KAFKA_SASL_MECHANISM": Alias("kafka_sasl_mechanism"),
+    "KAFKA_SASL_USERNAME": Alias("kafka_sasl_username"),
+    "KAFKA_SASL_PASSWORD": Alias("kafka_sasl_password"),
+    "KAFKA_SSL_CA_LOCATION": Alias("kafka_ssl_ca_location"),
+    "PROMETHEUS_PORT": Alias("role_port"),
+    "REDIS_URL": Alias("redis_url"),
 }
 """Foreign name to setting. Within one layer our own name wins, so ``TOKENWIRE_PORT`` beats ``PORT``."""
-
-LATER: Final[frozenset[str]] = frozenset(
-    {
-        "REDIS_URL",
-        "KAFKA_BOOTSTRAP_SERVERS",
-        "TIMESCALE_HOST",
-        "TIMESCALE_PORT",
-        "TIMESCALE_DB",
-        "TIMESCALE_USER",
-        "TIMESCALE_PASSWORD",
-        "PROMETHEUS_PORT",
-    }
-)
-"""Foreign names whose feature this version does not have: setting one earns a notice, not silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def collect(
     for name, alias in ALIASES.items():
         if name in variables and (value := alias.convert(variables[name])) is not None:
             values[alias.field] = (name, value)
-    notices = [f"{name} is set but not used by this version" for name in sorted(LATER & variables.keys())]
+    notices: list[str] = []
     own = {PREFIX + field.upper(): field for field in fields}
     for name in sorted(variables):
         if name in own:

@@ -194,6 +194,9 @@ class TradePoster:
     def offset(self, source: str, position: str) -> None:
         """Whoever posts twice is told of duplicates."""
 
+    async def room(self) -> None:
+        """What came is posted between two steps of the simulated market."""
+
 
 def _detail(answer: bytes) -> str:
     """What a problem says of itself, or how the answer begins."""

@@ -159,12 +159,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_config_shows_values_and_origins(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "3000")
     monkeypatch.setenv("REDIS_URL", "redis://user:secret@host")
+    monkeypatch.setenv("TOKENWIRE_UPDATE_INTERVAL", "1")
     assert run("config", "--seed", "4") == 0
     out, err = capsys.readouterr()
     assert re.search(r"TOKENWIRE_PORT +3000 +environment PORT", out)
     assert re.search(r"TOKENWIRE_SEED +4 +flag --seed", out)
     assert re.search(r"TOKENWIRE_HOST +127\.0\.0\.1 +default", out)
-    assert "REDIS_URL is set but not used" in err
+    assert re.search(r"TOKENWIRE_REDIS_URL +\*{4} +environment REDIS_URL", out)
+    assert "TOKENWIRE_UPDATE_INTERVAL is no setting" in err
     assert "secret" not in out + err
 
 

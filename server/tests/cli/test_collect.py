@@ -150,7 +150,11 @@ def test_exchange_and_symbols_are_a_source() -> None:
     [
         (["--data", "kept"], "collect needs a source: --source"),
         (["--source", "none", "--data", "kept"], "collect needs a source"),
-        (["--source", "simulator"], "collect needs a directory to store in: --data DIR"),
+        (["--source", "simulator"], "collect needs a place to store in: --data DIR, TIMESCALE_HOST, or"),
+        (["--source", "simulator", "--kafka", "127.0.0.1:1", "--data", "kept"], "either --kafka (KAFKA_BOOTSTRAP_"),
+        (["--source", "simulator", "--kafka", "a b"], "--kafka cannot be 'a b': expected brokers"),
+        (["--source", "simulator", "--kafka", "127.0.0.1:1", "--instance", "#1"], "--instance cannot be '#1'"),
+        (["--source", "simulator", "--kafka", "127.0.0.1:1", "--role-port", "BUSY"], "is already in use"),
         (["--exchange", "binance", "--data", "kept"], "--exchange and --symbols go together"),
         (["--exchange", "nasdaq", "--symbols", "AAPL", "--data", "kept"], "'nasdaq' is none of binance, coinbase"),
         (["--exchange", "binance", "--symbols", "b-t-c", "--data", "kept"], "is not a Binance symbol"),

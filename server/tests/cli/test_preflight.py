@@ -81,7 +81,7 @@ def test_a_hard_limit_below_the_need_is_refused_with_the_numbers(monkeypatch: py
 
 
 def test_preflight_logs_what_settings_noticed(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    preflight(load({"port": 0}, environ={"REDIS_URL": "redis://localhost"}, env_file=None))
-    assert caplog.messages == ["REDIS_URL is set but not used by this version (environment)"]
+    preflight(load({"port": 0}, environ={"TOKENWIRE_PORTS": "1"}, env_file=None))
+    assert caplog.messages == ["TOKENWIRE_PORTS is no setting; did you mean TOKENWIRE_PORT? (environment)"]
     with pytest.raises(UserError, match="cannot be read"):
         preflight(Settings(port=0, tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))

@@ -107,6 +107,17 @@ class HistoryContract:
         await history.commit(batch(2, late={(A, SECOND): bars(late, bar(BEGIN_MS + SECOND, "6", 1, 1))}))
         assert await history.bars(A, SECOND, 0, 1 << 53, 10) == [expected, bar(BEGIN_MS + SECOND, "6", 1, 1)]
 
+    async def test_late_trades_of_a_bar_that_is_stored_beside_them_are_merged_into_the_one_before(
+        self, history: History
+    ) -> None:
+        await history.commit(batch(1, bars={(A, SECOND): bars(bar(BEGIN_MS, trades=3))}))
+        both = {(A, SECOND): bars(bar(BEGIN_MS, "9", 9))}
+        await history.commit(batch(2, bars=both, late={(A, SECOND): bars(bar(BEGIN_MS, "5", 1, 1))}))
+        expected = bar(BEGIN_MS, trades=3)
+        expected.merge(bar(BEGIN_MS, "5", 1, 1))
+        expected.revision = 1
+        assert await history.bars(A, SECOND, 0, 1 << 53, 10) == [expected]
+
     async def test_a_batch_that_is_tried_again_is_stored_once(self, history: History) -> None:
         again = batch(1, [token(A, 1)], {A: [trade(1)]}, 1, late={(A, SECOND): bars(bar(BEGIN_MS, "5", 1, 1))})
         await history.commit(again)

@@ -48,7 +48,7 @@ def test_a_server_on_a_full_disk_answers_for_what_is_stored_and_serves_on(tmp_pa
     while not post(server, batch(answered)):
         assert time.monotonic() < until
         time.sleep(0.2)
-    assert server.get("/ready")["history"] == {"state": "ok"}
+    assert server.get("/ready")["history"]["state"] == "ok"
     server.end()
     with contextlib.closing(sqlite3.connect(data / "history.sqlite3")) as database:
         found = database.execute("SELECT count(*), count(DISTINCT trade_id), max(number) FROM trades").fetchone()

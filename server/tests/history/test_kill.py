@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -20,6 +21,10 @@ from typing import Any
 
 import duckdb
 import pytest
+
+from tokenwire_server.history.postgres_place import PostgresPlace
+
+from .postgres_server import PostgresServer, environment_of, query
 
 LINES = 12_000
 SYMBOLS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
@@ -36,9 +41,13 @@ Row = tuple[str, int, str, str, bool, int]
 class Server:
     """``tokenwire-server`` on a port of its own."""
 
-    def __init__(self, data: Path, source: str) -> None:
-        command = [sys.executable, "-m", "tokenwire_server", "--source", source, "--data", str(data)]
+    def __init__(self, data: Path | PostgresPlace, source: str) -> None:
+        command = [sys.executable, "-m", "tokenwire_server", "--source", source]
         environment = {**os.environ, "TOKENWIRE_ENV_FILE": os.devnull, "TOKENWIRE_REST_RATE_LIMIT": "0"}
+        if isinstance(data, PostgresPlace):
+            environment |= environment_of(data)
+        else:
+            command += ["--data", str(data)]
         self.process = subprocess.Popen(
             [*command, "--port", "0", "--drain", "0", "--log-level", "warning"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
@@ -182,6 +191,61 @@ def test_a_tape_through_kills_gives_the_bars_of_the_tape(tmp_path: Path, seed: i
     with contextlib.closing(sqlite3.connect(data / "history.sqlite3")) as database:
         stored = database.execute("SELECT count(*), count(DISTINCT token || ':' || trade_id) FROM trades").fetchone()
     assert stored == (LINES, LINES)
+
+
+def test_a_tape_through_kills_of_the_server_and_of_its_database_gives_the_bars_of_the_tape(
+    tmp_path: Path, database: PostgresPlace, postgres: PostgresServer
+) -> None:
+    rng = random.Random(2)
+    rows = write_tape(tmp_path / "late.tape", rng, TAPES_S[1])
+    source = f"tape:{tmp_path / 'late.tape'}"
+    seen: dict[tuple[str, int], str] = {}
+    kills = 0
+
+    def is_stored(server: Server) -> bool:
+        ready = server.get("/ready")
+        waiting = query(database, "SELECT sum(trades) FROM bars WHERE interval_ms = 1000")[0][0]
+        return ready["sources"] == {"tape:late.tape": "ended"} and waiting == LINES
+
+    while True:
+        server = Server(database, source)
+        try:
+            until = time.monotonic() + rng.uniform(0.05, 0.3 if kills < 3 else 1.2)
+            if kills in (1, 4):
+                time.sleep(rng.uniform(0.05, 0.3))
+                postgres.kill(rng.choice([signal.SIGKILL, signal.SIGQUIT]))
+                time.sleep(rng.uniform(0, 0.3))
+                postgres.start()
+            while time.monotonic() < until or kills == 5:
+                with contextlib.suppress(urllib.error.HTTPError):  # the database is starting
+                    look(server, seen, rng.choice(SYMBOLS))
+                if is_stored(server):
+                    break
+            if is_stored(server):
+                break
+        finally:
+            server.kill()
+        kills += 1
+    server = Server(database, source)
+    for symbol in SYMBOLS:
+        look(server, seen, symbol)
+    server.end()
+    assert kills >= 3
+    assert len(seen) > 3_000
+    for interval_ms, bars in folded(rows, (1_000, 60_000, 300_000, 3_600_000), tmp_path).items():
+        found = {
+            tuple(row)
+            for row in query(
+                database,
+                "SELECT address, (extract(epoch FROM open_time) * 1000)::bigint, open, high, low, close, volume,"
+                " turnover, buy_volume, bars.trades FROM bars JOIN tokens ON tokens.id = bars.token"
+                f" WHERE interval_ms = {interval_ms}",
+            )
+        }
+        assert found >= {bar for bar in bars if bar[1] + interval_ms <= FIRST_S * 1_000}
+        assert interval_ms != 1_000 or found == bars
+    stored = query(database, "SELECT count(*), count(DISTINCT (token, trade_id)) FROM trades")
+    assert stored == [(LINES, LINES)]
 
 
 def post(server: Server, trades: list[dict[str, Any]]) -> bool:

@@ -1,15 +1,17 @@
 """Crashes at any point: what is stored and restored is what a market has that nothing ever happened to."""
 
 import asyncio
+import itertools
 import os
 from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tokenwire_server.history.postgres_place import PostgresPlace
 from tokenwire_server.market.bar import Bar
 from tokenwire_server.market.intervals import DEFAULT_INTERVALS, Interval
 from tokenwire_server.market.trades import Side, Trade
@@ -18,8 +20,10 @@ from tokenwire_server.sources.tape import Tape
 from ..market.test_bars import BEGIN_MS, PLANS, lives
 from ..market.test_bars import Step as BarStep
 from ..sources.conftest import RecordingSink
+from .postgres_server import schema_of
 from .world import END_MS, SOURCE, Life, Sent, Step, scratch, unbroken
 
+SCHEMAS = itertools.count()
 TOKENS = ("venue:X", "venue:Y", "venue:Z")
 
 
@@ -38,10 +42,14 @@ def spread(steps: list[BarStep]) -> list[Step]:
 
 
 async def live(
-    steps: list[Step], acts: list[tuple[int, str]], intervals: tuple[Interval, ...], history: int, folder: Path
+    steps: list[Step],
+    acts: list[tuple[int, str]],
+    intervals: tuple[Interval, ...],
+    history: int,
+    place: Path | PostgresPlace,
 ) -> None:
     sent = Sent()
-    life = await Life(folder, sent, intervals, history).open()
+    life = await Life(place, sent, intervals, history).open()
     stored = 0
     for count, act in acts:
         life.feed(steps, min(life.at + count, len(steps)))
@@ -51,11 +59,11 @@ async def live(
                 stored = life.at
             case "crash":
                 await life.crash()
-                life = await Life(folder, sent, intervals, history).open()
+                life = await Life(place, sent, intervals, history).open()
             case "end":
                 stored = life.at
                 await life.end()
-                life = await Life(folder, sent, intervals, history).open()
+                life = await Life(place, sent, intervals, history).open()
         if act != "commit":
             assert life.at == stored, "it goes on behind what is stored"
     life.feed(steps, len(steps))
@@ -63,7 +71,7 @@ async def live(
     await compare(life, steps, intervals)
     assert set(sent.numbers.values()) == {step.trade_id for step in steps if isinstance(step, Trade)}
     await life.end()
-    life = await Life(folder, sent, intervals, history).open()
+    life = await Life(place, sent, intervals, history).open()
     await compare(life, steps, intervals)
     await life.end()
 
@@ -109,6 +117,24 @@ def test_crashes_and_repetitions_leave_no_trace(
 ) -> None:
     with scratch() as folder:
         asyncio.run(live(spread(steps), acts, intervals, history, folder))
+
+
+@given(
+    lives(),
+    st.lists(st.tuples(st.integers(0, 80), st.sampled_from(["commit", "crash", "crash", "end"])), max_size=6),
+    st.sampled_from(PLANS),
+    st.sampled_from([2, 5, 1_000]),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nor_do_they_in_postgres(
+    database: PostgresPlace,
+    steps: list[BarStep],
+    acts: list[tuple[int, str]],
+    intervals: tuple[Interval, ...],
+    history: int,
+) -> None:
+    place = schema_of(database, f"history{next(SCHEMAS)}")
+    asyncio.run(live(spread(steps), acts, intervals, history, place))
 
 
 @given(lives(), st.integers(0, 240))

@@ -3,6 +3,7 @@
 from decimal import Decimal
 from pathlib import Path
 
+from tokenwire_server.history.postgres_place import PostgresPlace
 from tokenwire_server.history.restore import restore
 from tokenwire_server.market.intervals import DEFAULT_INTERVALS
 from tokenwire_server.market.market import UNOWNED, Market
@@ -18,16 +19,16 @@ def trades(address: str, name: str, count: int) -> list[Step]:
     return [Trade(address, f"{name}-{n}", one, one, Side.BUY, BEGIN_MS + n) for n in range(count)]
 
 
-async def test_after_a_crash_other_trades_get_other_numbers(tmp_path: Path) -> None:
+async def test_after_a_crash_other_trades_get_other_numbers(place: Path | PostgresPlace) -> None:
     """As of a live feed, which does not repeat what it sent; ``Sent`` looks at every number."""
     sent = Sent()
-    life = await Life(tmp_path, sent, DEFAULT_INTERVALS, 1_000).open()
+    life = await Life(place, sent, DEFAULT_INTERVALS, 1_000).open()
     life.feed(trades("X", "stored", 10), 10)
     await life.recorder.settled()
     life.at = 0
     life.feed([*trades("X", "lost", 5), *trades("Y", "lost", 7)], 12)
     await life.crash()
-    life = await Life(tmp_path, sent, DEFAULT_INTERVALS, 1_000).open()
+    life = await Life(place, sent, DEFAULT_INTERVALS, 1_000).open()
     life.at = 0
     life.feed([*trades("X", "new", 20), *trades("Y", "new", 20)], 40)
     await life.recorder.settled()
@@ -36,18 +37,20 @@ async def test_after_a_crash_other_trades_get_other_numbers(tmp_path: Path) -> N
     assert [found[:8] for found in numbers.values()] == [list(range(1, 9)), [*range(1, 8), numbers["Y"][7]]]
     assert [number for number, _ in await life.history.trades("X", 0, 100)] == numbers["X"][:10] + numbers["X"][15:]
     await life.end()
-    life = await Life(tmp_path, sent, DEFAULT_INTERVALS, 1_000).open()
+    life = await Life(place, sent, DEFAULT_INTERVALS, 1_000).open()
     life.at = 0
     life.feed(trades("X", "more", 1), 1)
     assert max(n for a, n in sent.numbers if a == "X") == numbers["X"][-1] + 1, "after a good end, without a hole"
     await life.end()
 
 
-async def test_the_clock_of_whoever_brings_a_token_next_closes_its_bars_and_empties_its_windows(tmp_path: Path) -> None:
-    life = await Life(tmp_path, Sent(), DEFAULT_INTERVALS, 1_000).open()
+async def test_the_clock_of_whoever_brings_a_token_next_closes_its_bars_and_empties_its_windows(
+    place: Path | PostgresPlace,
+) -> None:
+    life = await Life(place, Sent(), DEFAULT_INTERVALS, 1_000).open()
     life.feed(trades("X", "t", 3), 3)
     await life.end()
-    life = await Life(tmp_path, Sent(), DEFAULT_INTERVALS, 1_000).open()
+    life = await Life(place, Sent(), DEFAULT_INTERVALS, 1_000).open()
     market = Market(lambda token: None, 0)
     assert await restore(market, life.history, 0, set()) == 1
     await life.end()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -155,11 +156,12 @@ async def test_its_state_is_told(tmp_path: Path) -> None:
         recorder = server.pipeline.recorder
         assert recorder is not None
         await recorder.settled()
-        assert (await get(server, "/ready"))["history"] == {"state": "ok"}
+        assert (await get(server, "/ready"))["history"] == {"state": "ok", "engine": f"sqlite {sqlite3.sqlite_version}"}
         recorder._failure = "the disk is full"
         ready = await get(server, "/ready")
         assert ready["ready"] is True, "live data is served all the same"
-        assert ready["history"] == {"state": "failing", "reason": "the disk is full"}
+        assert ready["history"]["state"] == "failing"
+        assert ready["history"]["reason"] == "the disk is full"
         async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{server.port}/metrics") as reply:
             text = await reply.text()
         assert 'tokenwire_history_state{state="failing"} 1.0' in text

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenwire_server.history.pages import HistoryPages
+from tokenwire_server.history.port import Reservation
+from tokenwire_server.history.postgres import PostgresHistory, PostgresReservation
+from tokenwire_server.history.postgres_place import PostgresPlace
 from tokenwire_server.history.recorder import Recorder
-from tokenwire_server.history.reservation import Reservation
+from tokenwire_server.history.reservation import FileReservation
 from tokenwire_server.history.restore import restore
 from tokenwire_server.history.sqlite import SqliteHistory
 from tokenwire_server.market.bar import Bar
@@ -39,10 +42,13 @@ class Sent:
 
 
 class Life:
-    """One process: opened, fed, and then ended well or not."""
+    """One process: opened, fed, and then ended well or not. Its history is in a folder, or in PostgreSQL."""
 
-    def __init__(self, folder: Path, sent: Sent, intervals: tuple[Interval, ...], history: int) -> None:
-        self._folder = folder
+    history: SqliteHistory | PostgresHistory
+    reservation: Reservation
+
+    def __init__(self, place: Path | PostgresPlace, sent: Sent, intervals: tuple[Interval, ...], history: int) -> None:
+        self._place = place
         self._sent = sent
         bars = MarketBars(BarPlan(intervals, history), self._bar_changed)
         self.market = Market(lambda token: None, 0, bars=bars, on_trade=self._traded)
@@ -56,12 +62,16 @@ class Life:
         self.recorder.builder.bar_changed(address, change)
 
     async def open(self, most_rows: int = 10**6) -> "Life":
-        self.reservation = Reservation(self._folder)
-        self.history = await SqliteHistory.open(self._folder)
+        if isinstance(self._place, PostgresPlace):
+            self.history = await PostgresHistory.open(self._place)
+            self.reservation = PostgresReservation(self.history)
+        else:
+            self.reservation = FileReservation(self._place)
+            self.history = await SqliteHistory.open(self._place)
         beginning = await self.history.begin(self.reservation.upto, "lineage")
         await restore(self.market, self.history, beginning.floor, {SOURCE})
         self.recorder = Recorder(self.market, self.history, self.reservation, interval_s=3_600, most_rows=most_rows)
-        self.recorder.start(beginning.numbered)
+        await self.recorder.start(beginning.numbered)
         self.pages = HistoryPages(self.history, self.recorder)
         self.at = int(beginning.offsets.get(SOURCE, "0"))
         return self
@@ -83,13 +93,23 @@ class Life:
         for task in self.recorder._tasks:
             task.cancel()
         await asyncio.gather(*self.recorder._tasks, return_exceptions=True)
-        await self.history.close()
+        if isinstance(self.history, PostgresHistory):
+            vanish(self.history)
+        else:
+            await self.history.close()
         self.reservation.close()
 
     async def end(self) -> None:
         await self.recorder.close()
         await self.history.close()
         self.reservation.close()
+
+
+def vanish(history: PostgresHistory) -> None:
+    """As a process that is killed: its connections are cut."""
+    if history._writer._connection is not None:
+        history._writer._connection.terminate()
+    history._readers.terminate()
 
 
 def scratch() -> AbstractContextManager[Path]:

@@ -6,21 +6,29 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from tokenwire_server.cache.port import CacheStatus
 from tokenwire_server.gateway.http import ASGIApp
 from tokenwire_server.history.recorder import HistoryStatus
 from tokenwire_server.pipeline import Pipeline
-from tokenwire_server.ports import SourceState
+from tokenwire_server.ports import FollowStatus, SourceState
 
 
 @dataclass
 class FakeStatus:
     draining: bool = False
     sources: dict[str, SourceState] = field(default_factory=dict)
+    follows: FollowStatus | None = None
 
     def source_states(self) -> Mapping[str, SourceState]:
         return self.sources
 
+    def follow_status(self) -> FollowStatus | None:
+        return self.follows
+
     def history_status(self) -> HistoryStatus | None:
+        return None
+
+    def cache_status(self) -> CacheStatus | None:
         return None
 
 

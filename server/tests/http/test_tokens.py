@@ -1,12 +1,16 @@
 """Tokens over HTTP: rows, orders, pages, and what a wrong request is told."""
 
 import json
+from collections.abc import AsyncIterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from tokenwire_server.gateway.http import HttpApp, build_http_app
+from tokenwire_server.cache.port import TokenIndexPages
+from tokenwire_server.cache.publisher import build_index
+from tokenwire_server.cache.redis import RedisCache
+from tokenwire_server.gateway.http import ASGIApp, Receive, Scope, Send, build_http_app
 from tokenwire_server.market.token_pages import ORDER_KEPT_MS
 from tokenwire_server.market.trades import TokenInfo
 from tokenwire_server.market.values import TokenFacts, TokenValue
@@ -19,7 +23,7 @@ from .market import BEGIN_MS, PEPE, trade
 NAMES = ["Beta", "alpha", "Gamma", "delta"]
 
 
-async def tokens(app: HttpApp, query: str = "", status: int = 200) -> Any:
+async def tokens(app: ASGIApp, query: str = "", status: int = 200) -> Any:
     reply = await ask(app, f"/api/v1/tokens{query}")
     assert reply.status == status, reply.body
     if status != 200:
@@ -32,6 +36,26 @@ def symbols(found: Any) -> str:
     return " ".join(row["symbol"] for row in found["data"])
 
 
+@pytest.fixture(params=["memory", "redis"])
+async def app(request: pytest.FixtureRequest, pipeline: Pipeline, unique: str) -> AsyncIterator[ASGIApp]:
+    """The application over the market itself, and over a Redis that has what the market has at each request."""
+    answering = build_http_app(pipeline, lambda: (b"", "text/plain"), Settings(), pipeline)
+    if request.param == "memory":
+        yield answering
+        return
+    cache = RedisCache(request.getfixturevalue("redis_server").url(), unique)
+    grant = await cache.acquire("publisher", "test", 60_000)
+    pipeline.shared_pages = cast(TokenIndexPages, cache)
+
+    async def publishing(scope: Scope, receive: Receive, send: Send) -> None:
+        pipeline.ranking._look_ms = None
+        await cache.publish(await build_index(pipeline), "publisher", grant.fence)
+        await answering(scope, receive, send)
+
+    yield publishing
+    await cache.close()
+
+
 @pytest.fixture
 def listed(pipeline: Pipeline) -> Pipeline:
     """Four tokens with prices 1 to 4 and volumes the other way round."""
@@ -42,7 +66,7 @@ def listed(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-async def test_a_row_is_the_token_update_with_its_names(app: HttpApp, listed: Pipeline) -> None:
+async def test_a_row_is_the_token_update_with_its_names(app: ASGIApp, listed: Pipeline) -> None:
     reply = await ask(app, "/api/v1/tokens/T2")
     assert reply.status == 200
     token = listed.market.get("v:2")
@@ -66,7 +90,7 @@ async def test_a_row_is_the_token_update_with_its_names(app: HttpApp, listed: Pi
     assert (changed["price"], changed["version"]) == ("3", token.version)
 
 
-async def test_a_merged_token_says_who_says_what(app: HttpApp, pipeline: Pipeline) -> None:
+async def test_a_merged_token_says_who_says_what(app: ASGIApp, pipeline: Pipeline) -> None:
     one, two = Decimal("1.50"), Decimal(2)
     facts = (
         TokenFacts(source="dexscreener", chain="solana", address="MINT", heard_ms=BEGIN_MS, price=one, liquidity=two),
@@ -83,7 +107,7 @@ async def test_a_merged_token_says_who_says_what(app: HttpApp, pipeline: Pipelin
     ]
 
 
-async def test_a_name_with_a_slash(app: HttpApp) -> None:
+async def test_a_name_with_a_slash(app: ASGIApp) -> None:
     assert (await ask(app, "/api/v1/tokens/BTC/USD")).json["address"] == "venue:BTC/USD"
 
 
@@ -105,25 +129,25 @@ async def test_a_name_with_a_slash(app: HttpApp) -> None:
         ("?sort=marketCap", "T1 T2 T3 T4"),
     ],
 )
-async def test_orders(app: HttpApp, listed: Pipeline, query: str, expected: str) -> None:
+async def test_orders(app: ASGIApp, listed: Pipeline, query: str, expected: str) -> None:
     found = await tokens(app, f"{query}{'&' if query else '?'}limit=1000")
     assert [name for name in symbols(found).split() if name.startswith("T") and name != "TWICE"] == expected.split()
     assert len(found["data"]) == len(listed.market)
 
 
-async def test_tokens_without_a_price_come_last_with_nulls(app: HttpApp, listed: Pipeline) -> None:
+async def test_tokens_without_a_price_come_last_with_nulls(app: ASGIApp, listed: Pipeline) -> None:
     for order in ("asc", "desc"):
         rows = (await tokens(app, f"?sort=price&order={order}"))["data"]
         assert [row["price"] is None for row in rows] == [False] * 4 + [True] * 5
 
 
-async def test_a_search(app: HttpApp, listed: Pipeline) -> None:
+async def test_a_search(app: ASGIApp, listed: Pipeline) -> None:
     assert symbols(await tokens(app, "?q=LPH")) == "T2"
     assert symbols(await tokens(app, "?q=v:3")) == "T3"
     assert symbols(await tokens(app, "?q=nothing")) == ""
 
 
-async def test_a_walk_meets_every_token_once(app: HttpApp, listed: Pipeline) -> None:
+async def test_a_walk_meets_every_token_once(app: ASGIApp, listed: Pipeline) -> None:
     met: list[str] = []
     query = "?limit=2&sort=price"
     while query:
@@ -159,11 +183,11 @@ async def test_an_old_cursor_is_told_to_begin_anew() -> None:
         ("?cursor=1-1-00000000", 422, "another sort, order or q"),
     ],
 )
-async def test_wrong_requests(app: HttpApp, query: str, status: int, says: str) -> None:
+async def test_wrong_requests(app: ASGIApp, query: str, status: int, says: str) -> None:
     assert says in await tokens(app, query, status)
 
 
-async def test_numbers_are_never_numbers(app: HttpApp, pipeline: Pipeline) -> None:
+async def test_numbers_are_never_numbers(app: ASGIApp, pipeline: Pipeline) -> None:
     trade(pipeline, 1, "0.00000000000000000000000000000000000001", "99999999999999999999999999999999999999")
     reply: Reply = await ask(app, "/api/v1/tokens?limit=1")
     (row,) = json.loads(reply.body, parse_float=pytest.fail)["data"]

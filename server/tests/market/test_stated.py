@@ -120,7 +120,7 @@ def test_the_pipeline_counts_what_it_rejects_and_hands_on_the_rest() -> None:
     pipeline.tokens("s", [TokenInfo("a", "A")])
     pipeline.values("s", [value("0"), value("4")])
     assert pipeline.rejections == {("s", "price_not_positive"): 1}
-    assert pipeline.stated == {"s": 1}
+    assert pipeline.values_taken == {"s": 1}
     assert pipeline.accepted == {}
     token = pipeline.value("a")
     assert token is not None

@@ -4,26 +4,29 @@
   apart by names: ``topics``, ``database``, ``unique``.
 - ``own_kafka``, ``own_postgres``, ``own_redis``: of one test file alone, for faults. Each test finds it running,
   whatever the test before did to it; its data stay.
+- ``balance``: starts a HAProxy in front of gateways of the test.
 
 Without the engine's programs a test skips and says what to install; in CI it fails.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 import pytest
 
 from .engine import Engine
 from .errors import ServiceError
+from .haproxy import Gateway, HAProxy, balancing
 from .kafka import Kafka
 from .postgres import Postgres
 from .redis import Redis
 from .share import private, running, shared
 
-__all__ = ["Topics"]
+__all__ = ["Balance", "Topics"]
 
 E = TypeVar("E", bound=Engine)
 
@@ -71,6 +74,23 @@ def _postgres_of_file() -> Iterator[Postgres]:
 @pytest.fixture(scope="module")
 def _redis_of_file() -> Iterator[Redis]:
     yield from _private(Redis)
+
+
+class Balance(Protocol):
+    """Starts a HAProxy, which ends with the test."""
+
+    def __call__(self, gateways: Sequence[Gateway], environment: Mapping[str, str] | None = None) -> HAProxy: ...
+
+
+@pytest.fixture
+def balance() -> Iterator[Balance]:
+    _needs(HAProxy)
+    with ExitStack() as started:
+
+        def start(gateways: Sequence[Gateway], environment: Mapping[str, str] | None = None) -> HAProxy:
+            return started.enter_context(balancing(gateways, environment))
+
+        yield start
 
 
 @pytest.fixture

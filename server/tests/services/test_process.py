@@ -61,7 +61,7 @@ def test_another_start_is_another_process(family: tuple[Process, int]) -> None:
     other.end(signal.SIGTERM, _LIMIT_S)
     other.kill(_LIMIT_S)
     assert parent.alive()
-    assert _state(child) == "S"
+    assert _state(child) in ("R", "S")  # it may not have begun to sleep yet
 
 
 def test_stop_and_cont_reach_its_children(family: tuple[Process, int]) -> None:

@@ -31,6 +31,9 @@ class RecordingSink:
         self.states: list[tuple[SourceState, str]] = []
         self.order: list[str] = []
         self._news = asyncio.Event()
+        self.has_room = asyncio.Event()
+        self.has_room.set()
+        self.waits = 0  # for room that was not there
 
     def tokens(self, source: str, tokens: Sequence[TokenInfo]) -> None:
         self.infos += tokens
@@ -68,6 +71,12 @@ class RecordingSink:
     def gap(self, source: str, token: str, missed: int) -> None:
         self.gaps[token] += missed
         self._tell("gap")
+
+    async def room(self) -> None:
+        while not self.has_room.is_set():
+            self.waits += 1
+            self._tell("room")
+            await self.has_room.wait()
 
     def _tell(self, what: str) -> None:
         self.order.append(what)

@@ -49,6 +49,9 @@ class Reports:
     def found(self, poller: str, findings: Findings) -> None:
         self.cycles.append((asyncio.get_running_loop().time(), findings))
 
+    async def room(self) -> None:
+        pass
+
 
 class Story:
     """One poller and its service; ``tell`` runs both for a while of virtual time."""

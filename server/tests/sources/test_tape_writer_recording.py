@@ -180,6 +180,10 @@ class Both:
 
         return tell
 
+    async def room(self) -> None:
+        for sink in self._sinks:
+            await sink.room()
+
 
 def market_of(pipeline: Pipeline) -> dict[str, Any]:
     """Trades with their numbers, and all bars."""

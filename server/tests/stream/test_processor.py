@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tokenwire_server.bus.memory import MemoryBus
-from tokenwire_server.bus.port import AbortedError, BusError, FencedError, Outgoing, Place, Polled, Record
+from tokenwire_server.bus.port import AbortedError, Bus, BusError, FencedError, Outgoing, Place, Polled, Record
 from tokenwire_server.market.bars import BarPlan
 from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.market.trades import Side, TokenInfo, Trade
 from tokenwire_server.sources import recording_events as raw
-from tokenwire_server.stream.processor import GROUP, NewerDataError, Processor
+from tokenwire_server.stream.processor import NewerDataError, Processor, UnusableStateError
 from tokenwire_server.stream.records import BarKind, Numbered, RawEvent, Standing, encode, read_bar, read_logged
 from tokenwire_server.stream.topics import Topics, partition_of
 
@@ -24,6 +24,14 @@ from .virtual import run_virtual
 NOW_MS = 1_774_089_400_000
 PLAN = BarPlan(parse_intervals(("1s", "1m")), history=50)
 TOPICS = Topics(partitions=3)
+
+
+def topics_named(prefix: str) -> Topics:
+    """The same topics under other names."""
+    names = (f"{prefix}-{name}" for name in TOPICS[:-1])
+    return Topics(*names, partitions=TOPICS.partitions)
+
+
 NAMES = [f"x:T{number}" for number in range(7)]
 
 
@@ -57,7 +65,10 @@ def tape(seed: int, count: int) -> list[Outgoing]:
     return found
 
 
-async def written(bus: Any, topic: str) -> list[Record]:
+Result = tuple[dict[str, list[tuple[int, str]]], dict[tuple[str, int, int], Any], list[int]]
+
+
+async def written(bus: Bus, topic: str) -> list[Record]:
     found: list[Record] = []
     for number in range(TOPICS.partitions):
         place = Place(topic, number)
@@ -66,11 +77,11 @@ async def written(bus: Any, topic: str) -> list[Record]:
     return found
 
 
-async def result(bus: Any) -> tuple[dict[str, list[tuple[int, str]]], dict[tuple[str, int, int], Any], list[int]]:
+async def result(bus: Bus, topics: Topics = TOPICS) -> Result:
     """Numbered trades by token, bars as a loader has them, and the numbers of the log's records by partition."""
     trades: dict[str, list[tuple[int, str]]] = {}
     seqs: dict[int, list[int]] = {number: [] for number in range(TOPICS.partitions)}
-    for record in await written(bus, TOPICS.log):
+    for record in await written(bus, topics.log):
         logged = read_logged(record.value)
         if isinstance(logged.event, Standing):
             continue
@@ -80,7 +91,7 @@ async def result(bus: Any) -> tuple[dict[str, list[tuple[int, str]]], dict[tuple
             numbered = trades.setdefault(event.trades[0].address, [])
             numbered += ((event.first + at, each.trade_id) for at, each in enumerate(event.trades))
     bars: dict[tuple[str, int, int], Any] = {}
-    for record in await written(bus, TOPICS.bars):
+    for record in await written(bus, topics.bars):
         bar = read_bar(record.value)
         key = bar.address, bar.interval_ms, bar.open_time
         if bar.kind is BarKind.LATE and key in bars:
@@ -110,9 +121,9 @@ async def running(bus: Any, name: str) -> Any:
 
 
 async def done(bus: MemoryBus) -> None:
-    while (TOPICS.raw, GROUP) not in bus._groups:
+    while (TOPICS.raw, TOPICS.group) not in bus._groups:
         await asyncio.sleep(0.05)
-    group = bus._groups[TOPICS.raw, GROUP]
+    group = bus._groups[TOPICS.raw, TOPICS.group]
     for number in range(TOPICS.partitions):
         _, end = await bus.bounds(Place(TOPICS.raw, number))
         while group.committed.get(number, 0) < end:
@@ -237,6 +248,39 @@ def test_snapshots_bound_what_is_folded_again() -> None:
     run_virtual(scenario)
 
 
+def test_who_falls_silent_leaves_snapshots_of_everything() -> None:
+    async def scenario() -> None:
+        bus = await made(tape(1, 200))
+        async with running(bus, "one"):
+            await done(bus)
+            await asyncio.sleep(15)
+            written_then = len(await written(bus, TOPICS.tokens))
+            await asyncio.sleep(60)
+            assert len(await written(bus, TOPICS.tokens)) == written_then
+        for number in range(TOPICS.partitions):
+            place = Place(TOPICS.raw, number)
+            bus.forget(place, (await bus.bounds(place))[1])  # as retention does after an hour
+        async with running(bus, "two") as two:
+            await bus.writer("collector").commit(tape(2, 1)[-1:])
+            await done(bus)
+            assert two.rebuilt == TOPICS.partitions
+            assert two.refolded == 0
+
+    run_virtual(scenario)
+
+
+def test_state_that_was_made_with_other_settings_is_not_gone_on_from() -> None:
+    async def scenario() -> None:
+        bus = await made(tape(1, 100))
+        async with running(bus, "one"):
+            await done(bus)
+        other = Processor(bus, TOPICS, "two", BarPlan(parse_intervals(("5s",))), 100, asyncio.get_running_loop().time)
+        with pytest.raises(UnusableStateError, match="other lengths"):
+            await other.run()
+
+    run_virtual(scenario)
+
+
 def test_poison_is_set_aside_and_what_is_newer_is_not_thrown_away() -> None:
     async def scenario() -> None:
         name = NAMES[0]
@@ -267,6 +311,48 @@ def test_a_second_one_of_a_name_ends_the_first() -> None:
                 await first
             await asyncio.sleep(1)
             assert second.assigned == (0, 1, 2)
+
+    run_virtual(scenario)
+
+
+class Slow:
+    """A bus that shuts a worker out now and then, as Kafka does when a transaction takes too long."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._bus = bus
+        self.commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    def worker(self, topic: str, group: str, instance: str) -> Any:
+        return _SlowWorker(self, self._bus.worker(topic, group, instance))
+
+
+class _SlowWorker:
+    def __init__(self, bus: Slow, worker: Any) -> None:
+        self._bus = bus
+        self._worker = worker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker, name)
+
+    async def commit(self, records: Sequence[Outgoing], offsets: Mapping[int, int]) -> Mapping[Place, int]:
+        self._bus.commits += 1
+        if self._bus.commits % 10 == 5:
+            raise FencedError("the epoch is another one")
+        after: Mapping[Place, int] = await self._worker.commit(records, offsets)
+        return after
+
+
+def test_one_that_is_only_slow_is_not_taken_for_replaced() -> None:
+    async def scenario() -> None:
+        expected = await undisturbed(2)
+        bus = await made([])
+        async with asyncio.timeout(3_600), running(Slow(bus), "one") as one:
+            await fed(bus, tape(2, 900))
+            assert one.fenced > 2
+        assert await result(bus) == expected
 
     run_virtual(scenario)
 

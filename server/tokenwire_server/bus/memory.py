@@ -64,6 +64,10 @@ class MemoryBus:
         """As of ``Bus``."""
         return self.first(place), len(self.records(place))
 
+    async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """As of ``Bus``."""
+        return {place: len(self.records(place)) for place in places}
+
     async def read(self, place: Place, first: int, end: int) -> Sequence[Record]:
         """As of ``Bus``."""
         cursor = _Cursor(self)
@@ -165,6 +169,9 @@ class _Reader:
 
     async def poll(self, most: int, timeout_s: float) -> Sequence[Record]:
         return self._cursor.take(most) or (await self._bus.wait(timeout_s) and self._cursor.take(most)) or ()
+
+    async def ends(self) -> Mapping[Place, int]:
+        return {place: len(self._bus.records(place)) for place in self._cursor.offsets}
 
     async def close(self) -> None:
         self._cursor.offsets = {}

@@ -95,6 +95,9 @@ class Reader(Protocol):
         """At most ``most`` further records, in the order of each partition; none after ``timeout_s``. Raises
         BusError, also when what would come next was deleted before it was read."""
 
+    async def ends(self) -> Mapping[Place, int]:
+        """The offset after the last record of each place that is read, as far as it was heard of: nobody is asked."""
+
     async def close(self) -> None:
         """Let go of it."""
 
@@ -121,7 +124,8 @@ class Worker(Protocol):
 
         Raises:
             AbortedError: nothing was written, and what was committed before holds; see :meth:`reset`.
-            FencedError: another process goes by the name of this one.
+            FencedError: likewise, and this one is shut out: either another process goes by its name, or the
+                transaction took too long (``stream.claim`` tells). Whoever commits again takes the name back.
         """
 
     def reset(self) -> None:
@@ -149,7 +153,11 @@ class Bus(Protocol):
         may have and which it keeps over restarts."""
 
     async def bounds(self, place: Place) -> tuple[int, int]:
-        """The offset of the first record there is, and that after the last one that was committed."""
+        """The offset of the first record there is, and that after the last one that was committed: whatever was
+        committed before stands before it."""
+
+    async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """About where records end, to tell how far behind somebody is: what is not committed yet may be among them."""
 
     async def read(self, place: Place, first: int, end: int) -> Sequence[Record]:
         """Every record that was committed from offset ``first`` on and stands before ``end``, which is no later than

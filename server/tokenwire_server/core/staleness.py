@@ -12,9 +12,10 @@ class SourceHealth:
     """A source's promise and its last sign of life (monotonic ms), which confirms all its tokens. One that
     confirms each token by itself has ``confirmed_ms``: when, by the row's index."""
 
-    __slots__ = ("alive_ms", "confirmed_ms", "limit_ms")
+    __slots__ = ("alive_ms", "cadence_ms", "confirmed_ms", "limit_ms")
 
     def __init__(self, cadence_ms: int, now: int) -> None:
+        self.cadence_ms: Final = cadence_ms
         self.limit_ms: Final = max(STALE_FACTOR * cadence_ms, STALE_MIN_MS)
         self.alive_ms = now
         self.confirmed_ms: dict[int, int] | None = None

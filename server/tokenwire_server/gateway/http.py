@@ -12,11 +12,12 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from tokenwire_server.cache.port import CacheStatus
 from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.pages import page
 from tokenwire_server.history.port import HistoryError
 from tokenwire_server.history.recorder import HistoryStatus
-from tokenwire_server.ports import SourceState
+from tokenwire_server.ports import FollowStatus, SourceState
 from tokenwire_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ RETRY_AFTER_S: Final = 5
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 _STREAMS: Final = "/ws/"
 _DESCRIBED: Final = ("/api/", "/internal/", "/udf/", "/openapi.json", "/docs", "/asyncapi.json")
+_CACHE_FIELDS: Final = ("reason", "engine", "role", "generation")
 _DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
 
@@ -62,8 +64,16 @@ class Status(Protocol):
     def source_states(self) -> Mapping[str, SourceState]:
         """Each source's state by its name; empty when the server was started without one."""
 
-    def history_status(self) -> HistoryStatus | None:
+    @property
+    def history_status(self) -> Callable[[], HistoryStatus | None]:
         """Whether what comes in is stored; None where nothing is."""
+
+    @property
+    def follow_status(self) -> Callable[[], FollowStatus | None]:
+        """How it is with following a log; None where none is followed."""
+
+    def cache_status(self) -> CacheStatus | None:
+        """How the shared cache is; None without one."""
 
 
 def problem(status: int, detail: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
@@ -95,18 +105,37 @@ class Answers:
         """The process runs and its event loop turns."""
         return 200, b"OK", {"content-type": "text/plain; charset=utf-8", "cache-control": "no-store"}
 
+    def trouble(self) -> str | None:
+        """Why no clients are to be sent here; None: they are."""
+        followed = self._status.follow_status()
+        states = self._status.source_states()
+        if self._status.draining:
+            return "draining: the server is shutting down"
+        if followed is not None and followed.reason:
+            return followed.reason
+        if states and not _DELIVERING.intersection(states.values()):
+            return "no source delivers"
+        return None
+
     def ready(self) -> Answer:
         """Whether to send clients here. A finished tape has delivered all it had, so it counts as fine."""
         states = self._status.source_states()
         body: dict[str, object] = {"ready": True, "sources": {name: str(state) for name, state in states.items()}}
         history = self._status.history_status()
         if history is not None:  # live data is served all the same
-            body["history"] = {"state": str(history.state), **({"reason": history.reason} if history.reason else {})}
-        reason = None
-        if self._status.draining:
-            reason = "draining: the server is shutting down"
-        elif states and not _DELIVERING.intersection(states.values()):
-            reason = "no source delivers"
+            body["history"] = {
+                "state": str(history.state),
+                **({"reason": history.reason} if history.reason else {}),
+                **({"engine": history.engine} if history.engine else {}),
+            }
+        cache = self._status.cache_status()
+        if cache is not None:  # what was known last is served all the same
+            fields = {"state": str(cache.state), **{name: getattr(cache, name) for name in _CACHE_FIELDS}}
+            body["cache"] = {name: value for name, value in fields.items() if value}
+        followed = self._status.follow_status()
+        if followed is not None:
+            body["log"] = {"lag": followed.lag_records, **({"reason": followed.reason} if followed.reason else {})}
+        reason = self.trouble()
         if reason is not None:
             body |= {"ready": False, "reason": reason}
         headers = {"content-type": "application/json", "cache-control": "no-store"}

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from tokenwire_schemas.errors import CATALOGUE
+from tokenwire_server.cache.port import CacheState
 from tokenwire_server.gateway.bar_queries import BarReader
 from tokenwire_server.gateway.book import BookDirectory, add_book
 from tokenwire_server.gateway.handshake import ENDPOINT
@@ -24,7 +25,7 @@ from tokenwire_server.gateway.klines import add_klines
 from tokenwire_server.gateway.pages import page
 from tokenwire_server.gateway.prepared import PreparedRoutes
 from tokenwire_server.gateway.rate_limits import EXEMPT_PATHS, LIMIT_HEADERS, RateLimits
-from tokenwire_server.gateway.tokens import TokenDirectory, add_tokens
+from tokenwire_server.gateway.tokens import AGE_HEADER, TokenDirectory, add_tokens
 from tokenwire_server.gateway.trades import TradeDirectory, add_trades
 from tokenwire_server.gateway.udf import add_udf
 from tokenwire_server.history.port import HistoryError
@@ -57,6 +58,17 @@ class HistoryReadiness(BaseModel):
 
     state: HistoryState
     reason: str | None = Field(None, description="why it is behind, or fails; absent when ok")
+    engine: str | None = Field(None, description="what it is stored in, with the version of that")
+
+
+class CacheReadiness(BaseModel):
+    """Whether the Redis can be reached that servers share their tokens through."""
+
+    state: CacheState
+    reason: str | None = Field(None, description="why it is degraded; absent when ok")
+    engine: str | None = Field(None, description="what it is, with its version; absent until it was reached")
+    role: str | None = Field(None, description="leading: this server polls and publishes; standby: another one does")
+    generation: int | None = Field(None, description="of the tokens that this server knows; absent before the first")
 
 
 class Readiness(BaseModel):
@@ -66,6 +78,7 @@ class Readiness(BaseModel):
     reason: str | None = Field(None, description="why not; absent when ready")
     sources: dict[str, SourceState] = Field(description="state of each source, by name")
     history: HistoryReadiness | None = Field(None, description="absent where nothing is stored")
+    cache: CacheReadiness | None = Field(None, description="absent without REDIS_URL")
 
 
 class ErrorRow(BaseModel):
@@ -162,7 +175,7 @@ def build_rest(
         allow_origins=settings.effective_origins,
         allow_methods=("GET", "HEAD", "POST") if may_post else ("GET", "HEAD"),
         allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-API-Key"),
-        expose_headers=("ETag", *LIMIT_HEADERS),
+        expose_headers=("ETag", AGE_HEADER, *LIMIT_HEADERS),
         max_age=_PREFLIGHT_CACHE_S,
     )
 

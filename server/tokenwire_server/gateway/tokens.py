@@ -16,6 +16,7 @@ from tokenwire_server.gateway.http import Answer
 from tokenwire_server.gateway.parameters import Parameter, choice, number, text
 from tokenwire_server.gateway.prepared import Asked, PreparedRoutes
 from tokenwire_server.market.decimals import canonical
+from tokenwire_server.market.market import TokenState
 from tokenwire_server.market.ranking import SortKey
 from tokenwire_server.market.token_pages import (
     DEFAULT_LIMIT,
@@ -25,12 +26,15 @@ from tokenwire_server.market.token_pages import (
     ORDER_KEPT_MS,
     CursorError,
     CursorExpiredError,
-    TokenPages,
+    TokenPage,
     TokenQuery,
 )
 from tokenwire_server.market.values import TokenFacts
 
-__all__ = ["TokenDirectory", "add_tokens"]
+__all__ = ["AGE_HEADER", "TokenDirectory", "add_tokens"]
+
+AGE_HEADER: Final = "x-tokenwire-stale-ms"
+"""On a page of rows that are known to be old: how many milliseconds old they are."""
 
 _ROW: Final[dict[str, Any]] = {
     "address": "CACBoV6bJG6PSiqv9MrRtMkxreFCst8fSVpyWDXb1aVG",
@@ -49,12 +53,11 @@ _ROW: Final[dict[str, Any]] = {
 class TokenDirectory(BarDirectory, Protocol):
     """Where the tokens are."""
 
-    @property
-    def token_pages(self) -> TokenPages:
-        """All tokens, in pages."""
+    async def token_page(self, query: TokenQuery, cursor: str | None, limit: int) -> TokenPage:
+        """All tokens, in pages. Raises CursorError, CursorExpiredError."""
 
-    def now_ms(self) -> int:
-        """A clock that never goes back."""
+    def token_row(self, token: TokenState) -> bytes:
+        """One token as JSON."""
 
 
 class Direction(StrEnum):
@@ -128,7 +131,6 @@ class Tokens(BaseModel):
 
 def add_tokens(routes: PreparedRoutes, directory: TokenDirectory, problems: Mapping[int | str, dict[str, Any]]) -> None:
     """Add the routes; ``problems`` describes what a wrong request is told, 410 included."""
-    pages = directory.token_pages
     sort = choice(
         "sort", SortKey, SortKey.VOLUME, "what to put them in order of; volume is that of 24 hours, new is arrival here"
     )
@@ -147,18 +149,21 @@ def add_tokens(routes: PreparedRoutes, directory: TokenDirectory, problems: Mapp
         is_reversed = direction is not None and (direction is Direction.DESCENDING) is not key.is_descending
         wanted = TokenQuery(key, is_reversed, search.of(query).strip())
         try:
-            page = pages.page(wanted, cursor.of(query), limit.of(query), directory.now_ms())
+            page = await directory.token_page(wanted, cursor.of(query), limit.of(query))
         except CursorExpiredError as error:
             raise HTTPException(410, f"cursor: {error}") from None
         except CursorError as error:
             raise HTTPException(422, f"cursor: {error}") from None
         body = b'{"data":[%b],"nextCursor":%b}' % (b",".join(page.rows), msgspec.json.encode(page.next_cursor))
-        return tagged(asked, body)
+        status, content, headers = tagged(asked, body)
+        if page.age_ms is not None:
+            headers[AGE_HEADER] = str(page.age_ms)
+        return status, content, headers
 
     async def token(asked: Asked) -> Answer:
         found = token_of(directory, asked.subject)
         facts = msgspec.json.encode([_fact(each) for each in found.facts])
-        return tagged(asked, b'%b,"facts":%b}' % (pages.row(found)[:-1], facts))
+        return tagged(asked, b'%b,"facts":%b}' % (directory.token_row(found)[:-1], facts))
 
     routes.add(
         "/api/v1/tokens",
@@ -166,7 +171,8 @@ def add_tokens(routes: PreparedRoutes, directory: TokenDirectory, problems: Mapp
         summary="All tokens, in pages",
         description="A walk by `nextCursor` meets every token once: the order is frozen at the first page, while each "
         f"row has the newest value. A frozen order is forgotten {ORDER_KEPT_MS // 1_000} s after its last page, sooner "
-        "when there are very many; its cursors are answered with 410 then. Tokens without a price come last.",
+        "when there are very many; its cursors are answered with 410 then. Tokens without a price come last. While the "
+        f"Redis that servers share their tokens through is away, `{AGE_HEADER}` says how old the rows are.",
         parameters=(sort, order, search, limit, cursor),
         responses={200: {"model": Tokens}, **problems},
     )

@@ -151,8 +151,8 @@ class _Faces:
             "type": _TYPE,
             "session": "24x7",
             "timezone": "Etc/UTC",
-            "exchange": token.source,
-            "listed_exchange": token.source,
+            "exchange": token.source_name,
+            "listed_exchange": token.source_name,
             "format": "price",
             "minmov": 1,
             "pricescale": 10 ** price_digits(token.price),
@@ -198,7 +198,7 @@ class _Search:
             if place % _SLICE_TOKENS == _SLICE_TOKENS - 1:
                 await asyncio.sleep(0)
                 ranked = nsmallest(limit, ranked)
-            if exchange not in ("", token.source):
+            if exchange not in ("", token.source_name):
                 continue
             rank = _rank(wanted, token)
             if rank is not None:
@@ -223,7 +223,7 @@ def _found(token: TokenState) -> dict[str, str]:
         "symbol": token.symbol,
         "full_name": token.address,
         "description": token.address,
-        "exchange": token.source,
+        "exchange": token.source_name,
         "ticker": token.address,
         "type": _TYPE,
     }

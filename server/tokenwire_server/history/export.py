@@ -3,13 +3,13 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from tokenwire_server.errors import UserError
 from tokenwire_server.history.sqlite import FILE_NAME, connect, explained
 from tokenwire_server.history.sqlite_schema import APPLICATION_ID, VERSION
 
-__all__ = ["BAR_FIELDS", "PIECE_ROWS", "TRADE_FIELDS", "ExportToken", "StoredReader"]
+__all__ = ["BAR_FIELDS", "PIECE_ROWS", "TRADE_FIELDS", "ExportToken", "Reader", "StoredReader"]
 
 PIECE_ROWS: Final = 10_000
 BAR_FIELDS: Final = (
@@ -27,8 +27,29 @@ class ExportToken(NamedTuple):
     now_ms: int
 
 
+class Reader(Protocol):
+    """Reads a history beside whoever writes it. All methods raise UserError if it can't be read."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+    def tokens(self, name: str | None) -> list[ExportToken]:
+        """All tokens, or those with this address or symbol."""
+
+    def intervals_ms(self) -> list[int]:
+        """The lengths of bars that are stored."""
+
+    def bars(
+        self, token: ExportToken, interval_ms: int, from_ms: int, to_ms: int
+    ) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """Closed bars that begin within ``[from_ms, to_ms]``, ascending, in pieces; the order of ``BAR_FIELDS``."""
+
+    def trades(self, token: ExportToken, from_ms: int, to_ms: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """Trades whose time lies within ``[from_ms, to_ms]``, by number, in pieces; the order of ``TRADE_FIELDS``."""
+
+
 class StoredReader:
-    """Reads the history in ``folder``. All methods raise UserError if it can't be read."""
+    """See :class:`Reader`: of the history in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
@@ -65,7 +86,7 @@ class StoredReader:
     def bars(
         self, token: ExportToken, interval_ms: int, from_ms: int, to_ms: int
     ) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """Closed bars that begin within ``[from_ms, to_ms]``, ascending, in pieces; the order of ``BAR_FIELDS``."""
+        """As of :class:`Reader`."""
         sql = (
             f"SELECT {', '.join(BAR_FIELDS)} FROM bars WHERE token = ? AND interval_ms = ? AND open_ms >= ?"  # noqa: S608
             " AND open_ms <= ? ORDER BY open_ms LIMIT ?"
@@ -76,7 +97,7 @@ class StoredReader:
             from_ms = rows[-1][0] + 1
 
     def trades(self, token: ExportToken, from_ms: int, to_ms: int) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """Trades whose time lies within ``[from_ms, to_ms]``, by number, in pieces; the order of ``TRADE_FIELDS``."""
+        """As of :class:`Reader`."""
         sql = f"SELECT {', '.join(TRADE_FIELDS)} FROM trades WHERE token = ? AND number > ? ORDER BY number LIMIT ?"  # noqa: S608
         number = 0
         while rows := self._rows(sql, token.id, number, PIECE_ROWS):

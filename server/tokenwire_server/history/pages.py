@@ -1,27 +1,36 @@
 """Pages of bars and trades that reach beyond what is at hand, as if all of it were."""
 
-from typing import Final
+from typing import Final, Protocol
 
-from tokenwire_server.history.port import History
-from tokenwire_server.history.recorder import Recorder
+from tokenwire_server.history.port import Stored
 from tokenwire_server.market.bar_pages import Fill, Page, PageBar, PageRequest, page_from, page_of
 from tokenwire_server.market.bars import TokenBars
 from tokenwire_server.market.records import Series
 from tokenwire_server.market.trade_log import TradeLog
 from tokenwire_server.market.trade_pages import TradePage, TradeRequest, trade_page_of
 
-__all__ = ["HistoryPages"]
+__all__ = ["HistoryPages", "Settling"]
 
 _END_OF_TIME_MS: Final = 1 << 53
+
+
+class Settling(Protocol):
+    """Whoever knows what waits to be stored."""
+
+    async def bars_settled(self, series: Series, before_ms: int) -> None:
+        """Return when no bars of this series that begin before this time wait to be stored. Raises HistoryError."""
+
+    async def trades_settled(self, address: str, before: int) -> None:
+        """Return when no trades of this token below this number wait to be stored. Raises HistoryError."""
 
 
 class HistoryPages:
     """What is at hand, and beyond it what is stored. All methods raise HistoryError if the store fails, or if what
     is asked for waits to be stored and can't be."""
 
-    def __init__(self, history: History, recorder: Recorder) -> None:
+    def __init__(self, history: Stored, settling: Settling) -> None:
         self._history = history
-        self._recorder = recorder
+        self._settling = settling
 
     async def bar_page(self, address: str, bars: TokenBars, index: int, now_ms: int, request: PageRequest) -> Page:
         """Exactly what :func:`~tokenwire_server.market.bar_pages.page_of` would answer if all bars were at hand."""
@@ -61,7 +70,7 @@ class HistoryPages:
         after, before, limit = request
         page = trade_page_of(log, request)
         oldest, newest = log.oldest, log.newest
-        await self._recorder.trades_settled(address, oldest)
+        await self._settling.trades_settled(address, oldest)
         stored = await self._history.oldest(address)
         first = oldest if stored is None else min(stored, oldest)
         if after is None:
@@ -80,6 +89,6 @@ class HistoryPages:
     async def _stored(
         self, series: Series, from_ms: int, before_ms: int, limit: int, *, newest: bool = False
     ) -> list[PageBar]:
-        await self._recorder.bars_settled(series, before_ms)
+        await self._settling.bars_settled(series, before_ms)
         found = await self._history.bars(*series, from_ms, before_ms, limit, newest=newest)
         return [PageBar(bar, True) for bar in found]

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from tokenwire_server.history.port import History, HistoryError
-from tokenwire_server.history.reservation import Reservation
+from tokenwire_server.history.port import History, HistoryError, Reservation
 from tokenwire_server.market.batches import MAX_PENDING_ROWS, BatchBuilder
 from tokenwire_server.market.market import Market
 from tokenwire_server.market.records import Batch, Series
@@ -28,8 +27,7 @@ MAX_RETRY_INTERVAL_S: Final = 5.0
 BEHIND_AFTER_S: Final = 5.0  # a commit that takes longer
 LAST_COMMIT_S: Final = 5.0  # a shutdown waits no longer for a store that fails
 PRUNE_INTERVAL_S: Final = 600.0
-NUMBERS_AHEAD: Final = 10_000  # reserved at least; a crash skips what of them was not used
-SECONDS_AHEAD: Final = 4  # … and as many as are used in this time
+SECONDS_AHEAD: Final = 4  # for so long at the present pace numbers are reserved, at least
 
 
 class HistoryState(StrEnum):
@@ -41,10 +39,11 @@ class HistoryState(StrEnum):
 
 
 class HistoryStatus(NamedTuple):
-    """How the history is, and why."""
+    """How the history is, and why; ``engine`` is what it is stored in."""
 
     state: HistoryState
     reason: str = ""
+    engine: str = ""
 
 
 class Recorder:
@@ -79,15 +78,15 @@ class Recorder:
         self._tasks: list[asyncio.Task[None]] = []
         self._refused_until_s = 0.0
 
-    def start(self, numbered: int) -> None:
+    async def start(self, numbered: int) -> None:
         """Begin to store; ``numbered`` trades were numbered before.
 
         Raises:
-            OSError: no numbers can be reserved.
+            HistoryError: no numbers can be reserved.
         """
         numbers = self._market.numbers
         numbers.given = numbered
-        self._reservation.raise_to(numbered + NUMBERS_AHEAD)
+        await self._reservation.reserve(numbered + self._reservation.ahead)
         numbers.reserved = self._reservation.upto or 0
         numbers.extend = self._reserve_now
         self._tasks = [
@@ -119,14 +118,16 @@ class Recorder:
     @property
     def status(self) -> HistoryStatus:
         """How it is now."""
+        engine = self._history.engine
         if self._failure is not None:
-            return HistoryStatus(HistoryState.FAILING, self._failure)
+            return HistoryStatus(HistoryState.FAILING, self._failure, engine)
         if self._number_failure is not None:
-            return HistoryStatus(HistoryState.FAILING, f"no more trades can be numbered: {self._number_failure}")
+            reason = f"no more trades can be numbered: {self._number_failure}"
+            return HistoryStatus(HistoryState.FAILING, reason, engine)
         began_s = self._began_s
         if began_s is not None and time.monotonic() - began_s > BEHIND_AFTER_S:
-            return HistoryStatus(HistoryState.BEHIND, "the disk is slow: a commit takes long")
-        return HistoryStatus(HistoryState.OK)
+            return HistoryStatus(HistoryState.BEHIND, "the store is slow: a commit takes long", engine)
+        return HistoryStatus(HistoryState.OK, engine=engine)
 
     def check(self) -> None:
         """Raises HistoryError while nothing can be stored. Between this and what is then applied nothing may be
@@ -197,6 +198,8 @@ class Recorder:
                 stored = self._stuck.pop(0)
                 if not self._stuck and (stored.is_last or not is_last):
                     break
+            if self._number_failure is not None and not is_last:
+                await self._reserve_ahead(0)
         except asyncio.CancelledError:
             self._refuse(waiters, "the server is shutting down")
             raise
@@ -247,11 +250,11 @@ class Recorder:
     async def _reserve_ahead(self, recent: int) -> None:
         """Have enough numbers reserved for some seconds at the pace of the last batch."""
         numbers = self._market.numbers
-        ahead = max(NUMBERS_AHEAD, int(recent / self._interval_s) * SECONDS_AHEAD)
+        ahead = max(self._reservation.ahead, int(recent / self._interval_s) * SECONDS_AHEAD)
         if numbers.reserved - numbers.given < ahead // 2:
             try:
-                await asyncio.to_thread(self._reservation.raise_to, numbers.given + ahead)
-            except OSError as error:  # what has its number can be stored all the same
+                await self._reservation.reserve(numbers.given + ahead)
+            except HistoryError as error:  # what has its number can be stored all the same
                 self._numbers_failed(error)
             else:
                 self._number_failure = None
@@ -264,8 +267,8 @@ class Recorder:
             return False
         numbers = self._market.numbers
         try:
-            self._reservation.raise_to(numbers.given + NUMBERS_AHEAD)
-        except OSError as error:
+            self._reservation.reserve_now(numbers.given + self._reservation.ahead)
+        except HistoryError as error:
             self._refused_until_s = now_s + MAX_RETRY_INTERVAL_S
             self._numbers_failed(error)
             return False
@@ -273,8 +276,8 @@ class Recorder:
         numbers.reserved = self._reservation.upto or 0
         return numbers.given < numbers.reserved
 
-    def _numbers_failed(self, error: OSError) -> None:
-        reason = error.strerror or str(error)
+    def _numbers_failed(self, error: HistoryError) -> None:
+        reason = str(error)
         if self._number_failure is None:
             _log.error("trade numbers can't be reserved", reason=reason)
         self._number_failure = reason

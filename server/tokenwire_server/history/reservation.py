@@ -1,18 +1,19 @@
-"""How many trades may be numbered before they are stored.
+"""The bound on trade numbers in a data directory.
 
-Trades are told to clients before they are durable, and after a crash no number may mean another trade. So a bound on
-how many were ever numbered is on disk before the trades are: whoever starts after a crash skips up to it. It stands in
-a small file of its own, because it may have to be raised at once, from the event loop, while a transaction runs; the
-file never grows, so that this works on a full disk as well.
+It stands in a small file of its own, because it may have to be raised at once, from the event loop, while a transaction
+runs; the file never grows, so that this works on a full disk as well.
 """
 
+import asyncio
 import os
 import threading
 import zlib
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FILE_NAME", "Reservation"]
+from tokenwire_server.history.port import HistoryError
+
+__all__ = ["FILE_NAME", "FileReservation"]
 
 FILE_NAME: Final = "numbers"
 _COUNT_BYTES: Final = 8
@@ -20,8 +21,10 @@ _FILE_BYTES: Final = _COUNT_BYTES + 4  # with a checksum
 _sync: Final = getattr(os, "fdatasync", os.fsync)  # absent on some systems
 
 
-class Reservation:
-    """The bound in ``folder``. ``upto`` is what is known to be on disk; None: no bound was found, or it is damaged."""
+class FileReservation:
+    """See :class:`~tokenwire_server.history.port.Reservation`: the bound in ``folder``."""
+
+    ahead: Final = 10_000  # a crash skips what of them was not used
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError if the file can't be opened."""
@@ -31,18 +34,22 @@ class Reservation:
         count = content[:_COUNT_BYTES]
         self.upto: int | None = int.from_bytes(count, "big") if content == _sealed(count) else None
 
-    def raise_to(self, count: int) -> None:
-        """Have ``count`` on disk before returning; a smaller one than before is left out.
+    async def reserve(self, count: int) -> None:
+        """As of :class:`Reservation`."""
+        await asyncio.to_thread(self.reserve_now, count)
 
-        Raises OSError if that can't be.
-        """
+    def reserve_now(self, count: int) -> None:
+        """As of :class:`Reservation`."""
         with self._lock:
             if self.upto is not None and count <= self.upto:
                 return
             content = _sealed(count.to_bytes(_COUNT_BYTES, "big"))
-            if os.pwrite(self._file, content, 0) != len(content):
-                raise OSError("the bound of trade numbers was written in part")
-            _sync(self._file)
+            try:
+                if os.pwrite(self._file, content, 0) != len(content):
+                    raise HistoryError("the bound of trade numbers was written in part")
+                _sync(self._file)
+            except OSError as error:
+                raise HistoryError(error.strerror or str(error)) from None
             self.upto = count
 
     def close(self) -> None:

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from tokenwire_server.history.beginning import resume
+from tokenwire_server.history.late_bars import merge_late
 from tokenwire_server.history.port import HistoryError
 from tokenwire_server.history.sqlite_schema import (
     APPLICATION_ID,
@@ -39,7 +41,6 @@ from tokenwire_server.market.retention import Retention
 __all__ = ["FILE_NAME", "SqliteHistory", "connect", "explained"]
 
 FILE_NAME: Final = "history.sqlite3"
-UNKNOWN_NUMBERS: Final = 1_000_000_000  # skipped when a crash left no bound of them: more than are ever unsaved
 
 _BUSY_MS: Final = 2_000
 _MAX_WAL_BYTES: Final = 64 * 1_048_576
@@ -62,6 +63,8 @@ T = TypeVar("T")
 
 class SqliteHistory:
     """See :class:`~tokenwire_server.history.port.History`. Made by :meth:`open`."""
+
+    engine: Final = f"sqlite {sqlite3.sqlite_version}"
 
     def __init__(
         self, path: Path, writing: sqlite3.Connection, reading: sqlite3.Connection, retention: Retention
@@ -102,9 +105,9 @@ class SqliteHistory:
                 connection.close()
             raise error if isinstance(error, HistoryError) else HistoryError(explained(path, error)) from None
 
-    async def begin(self, reserved: int | None, stream: str) -> Beginning:
+    async def begin(self, reserved: int | None, stream: str, *, follows: bool = False) -> Beginning:
         """As of :class:`History`."""
-        return await self._write(lambda: self._begin(reserved, stream))
+        return await self._write(lambda: self._begin(reserved, stream, follows))
 
     async def commit(self, batch: Batch) -> None:
         """As of :class:`History`."""
@@ -208,24 +211,23 @@ class SqliteHistory:
                 connection.execute("ROLLBACK")
             raise
 
-    def _begin(self, reserved: int | None, stream: str) -> Beginning:
+    def _begin(self, reserved: int | None, stream: str, follows: bool) -> Beginning:
         def work() -> Beginning:
             execute = self._writing.execute
             meta: dict[str, str] = dict(execute("SELECT key, value FROM meta"))
-            numbered, floor = int(meta.get("numbered", 0)), int(meta.get("floor", 0))
-            if meta.get("finished") == "0":
-                upto = numbered + UNKNOWN_NUMBERS if reserved is None else max(reserved, numbered)
-                execute("UPDATE tokens SET trades = trades + ?", (upto - numbered,))
-                numbered, floor = upto, floor + upto - numbered
-            beginning = Beginning(
-                meta.get("stream", stream),
-                int(meta.get("version", 0)),
-                numbered,
-                floor,
-                dict(execute("SELECT source, position FROM offsets")),
-            )
+            offsets = dict(execute("SELECT source, position FROM offsets"))
+            beginning, skipped = resume(meta, offsets, reserved, stream, follows=follows)
+            if skipped:
+                execute("UPDATE tokens SET trades = trades + ?", (skipped,))
             self._life = int(meta.get("life", 0)) + 1
-            self._put_meta(stream=beginning.stream, numbered=numbered, floor=floor, life=self._life, finished=0)
+            self._put_meta(
+                stream=beginning.stream,
+                numbered=beginning.numbered,
+                floor=beginning.floor,
+                follows=int(follows),
+                life=self._life,
+                finished=0,
+            )
             return beginning
 
         return self._transact(work)
@@ -263,12 +265,7 @@ class SqliteHistory:
             " AND open_ms IN (SELECT value FROM json_each(?))"
         )
         stored = map(bar_of, self._writing.execute(sql, (token, interval_ms, json.dumps(list(late)))))
-        merged = dict(late)
-        for bar in stored:
-            bar.merge(late[bar.open_ms])
-            bar.revision += late[bar.open_ms].revision
-            merged[bar.open_ms] = bar
-        return list(merged.values())
+        return merge_late(stored, late)
 
     def _put_meta(self, **values: object) -> None:
         self._writing.executemany(_PUT_META, [(key, str(value)) for key, value in values.items()])

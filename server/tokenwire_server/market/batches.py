@@ -7,9 +7,9 @@ So the positions of sources that belong to it are exact, and whoever goes on fro
 from copy import copy
 from typing import Final
 
-from tokenwire_server.market.bar import Bar
 from tokenwire_server.market.bars import BarChange, BarEvent
 from tokenwire_server.market.market import Market, TokenState
+from tokenwire_server.market.pending_bars import PendingBars
 from tokenwire_server.market.records import Batch, NumberedTrade, Series, StoredToken
 from tokenwire_server.market.trades import TokenInfo, Trade
 
@@ -39,8 +39,7 @@ class BatchBuilder:
         self._taken = 0
         self._touched: dict[str, None] = {}
         self._trades: dict[str, list[NumberedTrade]] = {}
-        self._bars: dict[Series, dict[int, Bar]] = {}
-        self._late: dict[Series, dict[int, Bar]] = {}
+        self._bars = PendingBars()
         self._offsets: dict[str, str] = {}
         self._dropped: dict[Series, int] = {}  # bars that begin at this time or later are to be taken from the market
 
@@ -63,23 +62,11 @@ class BatchBuilder:
     def bar_changed(self, address: str, change: BarChange) -> None:
         """A bar was closed or corrected."""
         self._touched[address] = None
-        bar = change.bar
-        key = address, change.interval.ms
-        bars = self._bars.get(key)
-        if bars is None:
-            bars = self._bars[key] = {}
+        series = address, change.interval.ms
         if change.event is not BarEvent.BEYOND:
-            bars[bar.open_ms] = copy(bar)
+            self._bars.put(series, copy(change.bar))
         else:
-            held = bars.get(bar.open_ms)
-            if held is None:
-                late = self._late.setdefault(key, {})
-                held = late.get(bar.open_ms)
-                if held is None:
-                    late[bar.open_ms] = copy(bar)
-            if held is not None:
-                held.merge(bar)
-                held.revision += bar.revision
+            self._bars.merge(series, change.bar)
         self.rows += 1
         if self.rows > self._most:
             self._give_up()
@@ -103,14 +90,14 @@ class BatchBuilder:
             newest = token.log.newest
             tokens.append(StoredToken(info, token.source, newest, bars.now_ms, token.price, token.source_time_ms))
             for interval, bar in bars.running():
-                self._bars.setdefault((address, interval.ms), {})[bar.open_ms] = bar
+                self._bars.put((address, interval.ms), bar)
         self._taken += 1
         batch = Batch(
             number=self._taken,
             tokens=tokens,
             trades=self._trades,
-            bars=self._bars,
-            late=self._late,
+            bars=self._bars.bars,
+            late=self._bars.late,
             offsets=self._offsets,
             numbered=market.numbers.given,
             version=market.highest_version + VERSIONS_AHEAD,
@@ -123,14 +110,14 @@ class BatchBuilder:
 
     def waiting(self) -> Batch:
         """What is collected so far, to look at only: without tokens and open bars."""
-        return Batch(number=0, trades=self._trades, bars=self._bars, late=self._late)
+        return Batch(number=0, trades=self._trades, bars=self._bars.bars, late=self._bars.late)
 
     def _clear(self) -> None:
-        self._trades, self._bars, self._late, self.rows = {}, {}, {}, 0
+        self._trades, self._bars, self.rows = {}, PendingBars(), 0
 
     def _give_up(self) -> None:
         self.given_up_trades += sum(map(len, self._trades.values()))
-        for key, bars in (*self._bars.items(), *self._late.items()):
+        for key, bars in (*self._bars.bars.items(), *self._bars.late.items()):
             if bars:
                 self._dropped[key] = min(*bars, self._dropped.get(key, _END_OF_TIME_MS))
         self.is_overfull = True  # what closes from now on is told as a whole, whatever trades of it were given up
@@ -145,8 +132,7 @@ class BatchBuilder:
             index = next(n for n, each in enumerate(self._market.bars.plan.intervals) if each.ms == interval_ms)
             if bars.complete_since_ms(index) > from_ms:
                 self.given_up_bars += 1
-            found = self._bars.setdefault((address, interval_ms), {})
             for bar in bars.closed_bars(index, from_ms, _END_OF_TIME_MS, _END_OF_TIME_MS):
-                found[bar.open_ms] = copy(bar)
+                self._bars.put((address, interval_ms), copy(bar))
         self._dropped = {}
         self.is_overfull = False

@@ -23,14 +23,20 @@ from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenFacts, TokenValue
 from tokenwire_server.validation.trades import validate_token
 
-__all__ = ["DEDUPE_TRADES", "MAX_TOKENS", "UNOWNED", "VERSION_SHIFT", "Market", "TokenState"]
+__all__ = ["DEDUPE_TRADES", "MAX_TOKENS", "PART_MARK", "UNOWNED", "VERSION_SHIFT", "Market", "TokenState", "named"]
 
 MAX_TOKENS: Final = 10_000
 UNOWNED: Final = ""  # the source of a restored token until somebody brings it
+PART_MARK: Final = "\x1f"  # between a source's name and which part of it this is, where each has a clock of its own
 DEDUPE_TRADES: Final = 512  # at least this many trade ids, at most twice as many, are remembered per token
 VERSION_SHIFT: Final = 10  # versions start at start_ms << 10: a start is never overtaken below 1000 changes/ms
 
 _multiply: Final = EXACT.multiply
+
+
+def named(source: str) -> str:
+    """What a source is called, whichever part of it this is."""
+    return source.partition(PART_MARK)[0]
 
 
 class TokenState:
@@ -73,6 +79,11 @@ class TokenState:
         self._recent_ids: set[str] = set()
         self._older_ids: set[str] = set()
         self._queued_ms: int | None = None  # when the market looks at this token's expiry next
+
+    @property
+    def source_name(self) -> str:
+        """Name of the source, for people."""
+        return named(self.source)
 
     @property
     def has_value(self) -> bool:

@@ -30,6 +30,9 @@ __all__ = [
     "TokenPage",
     "TokenPages",
     "TokenQuery",
+    "read_cursor",
+    "row_text",
+    "write_cursor",
 ]
 
 DEFAULT_LIMIT: Final = 100
@@ -50,6 +53,9 @@ class CursorError(ValueError):
 class CursorExpiredError(CursorError):
     """The order that the cursor points into is no longer kept; begin anew without one."""
 
+    def __init__(self) -> None:
+        super().__init__("the order it points into is no longer kept; leave it out to begin anew")
+
 
 class TokenQuery(NamedTuple):
     """Which tokens, in which order. ``search`` is a part of symbol, name or address, in any case."""
@@ -65,10 +71,32 @@ class TokenQuery(NamedTuple):
 
 
 class TokenPage(NamedTuple):
-    """Rows of JSON. ``next_cursor`` asks for the page after this one, None: there is no more."""
+    """Rows of JSON. ``next_cursor`` asks for the page after this one, None: there is no more. ``age_ms`` is how old the
+    rows are, where they are known to be: what they come from can't be reached."""
 
     rows: list[bytes]
     next_cursor: str | None
+    age_ms: int | None = None
+
+
+def write_cursor(number: int, place: int, query: TokenQuery) -> str:
+    """What asks for the tokens from ``place`` on in the order of this number."""
+    return f"{number}-{place}-{query.check}"
+
+
+def read_cursor(cursor: str, query: TokenQuery) -> tuple[int, int]:
+    """The order's number, and the place in it. Raises CursorError if it was given for another query."""
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise CursorError("not one that this server gave; leave it out to begin anew")
+    if match[3] != query.check:
+        raise CursorError("it was given for another sort, order or q: repeat those, or leave it out to begin anew")
+    return int(match[1]), int(match[2])
+
+
+def row_text(symbol: str, name: str, address: str) -> str:
+    """What a search looks through, where case makes no difference."""
+    return f"{symbol}\n{name}\n{address}".casefold()
 
 
 class _Frozen:
@@ -131,13 +159,13 @@ class TokenPages:
             return TokenPage(rows, None)
         if frozen is None:
             frozen = self._freeze(ranked, now_ms)
-        return TokenPage(rows, f"{frozen.number}-{after}-{query.check}")
+        return TokenPage(rows, write_cursor(frozen.number, after, query))
 
     def row(self, token: TokenState) -> bytes:
         """One token as JSON."""
         tail = self._tails.get(token)
         if tail is None:
-            named = {"symbol": token.symbol, "name": token.name, "chain": token.chain, "source": token.source}
+            named = {"symbol": token.symbol, "name": token.name, "chain": token.chain, "source": token.source_name}
             tail = self._tails[token] = b"," + msgspec.json.encode(named)[1:]
         if token.has_value:
             return self._encode(token)[:-1] + tail
@@ -162,21 +190,17 @@ class TokenPages:
         return found, end if end < len(ranked.tokens) else None
 
     def _text(self, token: TokenState) -> str:
-        text = self._texts[token] = f"{token.symbol}\n{token.name}\n{token.address}".casefold()
+        text = self._texts[token] = row_text(token.symbol, token.name, token.address)
         return text
 
     def _continued(self, query: TokenQuery, cursor: str, now_ms: int) -> tuple[_Frozen, int]:
-        match = _CURSOR.fullmatch(cursor)
-        if match is None:
-            raise CursorError("not one that this server gave; leave it out to begin anew")
-        if match[3] != query.check:
-            raise CursorError("it was given for another sort, order or q: repeat those, or leave it out to begin anew")
-        frozen = self._frozen.pop(int(match[1]), None)
+        number, place = read_cursor(cursor, query)
+        frozen = self._frozen.pop(number, None)
         if frozen is None:
-            raise CursorExpiredError("the order it points into is no longer kept; leave it out to begin anew")
+            raise CursorExpiredError
         frozen.used_ms = now_ms
-        self._frozen[frozen.number] = frozen
-        return frozen, int(match[2])
+        self._frozen[number] = frozen
+        return frozen, place
 
     def _freeze(self, ranked: Ranked, now_ms: int) -> _Frozen:
         frozen = next((each for each in reversed(self._frozen.values()) if each.ranked is ranked), None)

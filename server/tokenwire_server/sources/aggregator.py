@@ -112,6 +112,7 @@ class Aggregator:
         self._shown: dict[str, tuple[Decimal, ...]] = {}  # what was delivered last, by address
         self._announced: dict[tuple[str, str], TokenInfo] = {}
         self._to_broadcast: set[str] = set()
+        self._is_called = False  # before each tick
 
     @property
     def name(self) -> str:
@@ -146,7 +147,9 @@ class Aggregator:
         """
         reports = _Reports(sink, self)
         sink.state(self._name, SourceState.STARTING)
-        sink.before_tick(self._tell_broadcast)
+        if not self._is_called:  # it may run again, of one sink
+            self._is_called = True
+            sink.before_tick(self._tell_broadcast)
         async with poll_session() as session:
             polling = [
                 asyncio.create_task(_poll(poller, session, reports), name=poller.name) for poller in self.pollers
@@ -243,6 +246,10 @@ class _Reports:
     def found(self, poller: str, findings: Findings) -> None:
         """What a cycle of a poller brought."""
         self._aggregator.deliver(self._sink, poller, findings)
+
+    async def room(self) -> None:
+        """As of the sink."""
+        await self._sink.room()
 
 
 async def _poll(poller: Poller, session: aiohttp.ClientSession, reports: _Reports) -> None:

@@ -100,6 +100,7 @@ class CcxtSource:
         sink.tokens(self._name, [TokenInfo(f"{self._exchange}:{symbol}", symbol, symbol) for symbol in self._symbols])
         sink.state(self._name, SourceState.STARTING)
         while True:
+            await sink.room()
             self._begun_s = loop.time()
             detail = await self._watch_all(sink)
             self._live = False
@@ -136,6 +137,7 @@ class CcxtSource:
 
     async def _watch(self, api: Any, symbols: Sequence[str], sink: Sink) -> None:
         while True:
+            await sink.room()  # ccxt itself keeps the newest of each market meanwhile, 1000 unless configured
             if len(symbols) == 1:
                 batch = await api.watch_trades(symbols[0])
             else:

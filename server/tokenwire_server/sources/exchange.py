@@ -153,6 +153,7 @@ class Exchange:
     async def _connect_for_ever(self, sink: Sink) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await sink.room()
             begun_s = loop.time()
             at_once, least_s = False, 0.0
             try:
@@ -195,6 +196,9 @@ class Exchange:
                 async for frame in socket:
                     talk.received()
                     self._receive(frame, sink)
+                    talk.is_held = True
+                    await sink.room()
+                    talk.is_held = False
             except WebSocketException as error:
                 reason = error
             finally:
@@ -206,7 +210,8 @@ class Exchange:
             raise LostError(f"closed: {reason or 'by the venue'}")
 
     def _watch(self, silent_ms: float, sink: Sink) -> None:
-        if silent_ms <= CADENCE_MS:
+        is_held = self._talk is not None and self._talk.is_held
+        if silent_ms <= CADENCE_MS and not is_held:  # the clock stays behind what is still to be read
             self._tell_clock(sink)
         self._tell_position(sink)
         age_s = 0.0 if self._talk is None else asyncio.get_running_loop().time() - self._talk.begun_s
@@ -295,7 +300,9 @@ class Exchange:
     async def _mend(self, refill: Refill, sink: Sink) -> None:
         while True:
             hole = self._filling = await self._holes.get()
+            await sink.room()
             filled = await refill.fill(hole)
+            await sink.room()
             self._filling = None
             self.backfilled += len(filled.trades)
             if self._tap is not None and filled.trades:
@@ -312,6 +319,7 @@ class Exchange:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(HOLD_CHECK_S)
+            await sink.room()
             self._deliver(self._holds.overdue(loop.time()), sink)
 
     def _give_up(self, sink: Sink) -> None:

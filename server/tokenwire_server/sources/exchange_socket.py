@@ -64,6 +64,9 @@ class Conversation:
         due_s = now_s + len(requests) * profile.request_interval_s + REPLY_TIMEOUT_S
         self._pending = {key: due_s for request in requests for key in request.keys}
         self._granted = 0
+        self.is_held = False
+        """Nobody reads for now, so that a silence is not the venue's."""
+        self._was_held = False
 
     def received(self) -> None:
         """A frame came: whatever it says, it follows the ping."""
@@ -106,6 +109,11 @@ class Conversation:
 
     def _judge(self, now_s: float) -> None:
         max_age_s = self._profile.max_age_s
+        if self.is_held or self._was_held:  # what came meanwhile is still to be read
+            self._was_held = self.is_held
+            self._socket.last_byte_s = self._last_frame_s = now_s
+            self._pinged_s = None
+            self._pending = {key: max(due_s, now_s + REPLY_TIMEOUT_S) for key, due_s in self._pending.items()}
         if now_s - self._socket.last_byte_s >= SILENCE_S:
             raise LostError(f"no byte for {SILENCE_S:.0f} s")
         if any(due_s <= now_s for due_s in self._pending.values()):

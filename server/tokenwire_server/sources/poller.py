@@ -45,6 +45,9 @@ class Reports(Protocol):
     def found(self, poller: str, findings: Findings) -> None:
         """A cycle is over, in which at least one answer was usable."""
 
+    async def room(self) -> None:
+        """Return when there is room for what a cycle finds."""
+
 
 class _PausedError(Exception):
     """No further request makes sense in this cycle."""
@@ -100,7 +103,9 @@ class Poller:
         self._tell(reports, SourceState.STARTING)
         due_s = loop.time()
         while True:
+            await reports.room()  # before asking too: what is delivered later is to be news
             findings, answered = await self.cycle(session)
+            await reports.room()
             for reason, detail in findings.rejections:
                 reports.rejected(self.name, reason, detail)
             # The state comes first: values of a source that is not live would be a surprise.

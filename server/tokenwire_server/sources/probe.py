@@ -54,6 +54,7 @@ class Probe:
             sink.values(self.name, values)
 
         infos = [TokenInfo(address, f"PROBE{number}") for number, address in enumerate(self._addresses)]
+        await sink.room()
         sink.tokens(self.name, infos)
         sink.state(self.name, SourceState.LIVE)
         sink.before_tick(speak)

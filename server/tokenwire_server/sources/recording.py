@@ -200,6 +200,9 @@ class Recording:
     def offset(self, source: str, position: str) -> None:
         """Of no use: a tape has its own."""
 
+    async def room(self) -> None:
+        """There always is: what comes is written at once."""
+
     # --- Lines -----------------------------------------------------------------------------------------------
 
     @property

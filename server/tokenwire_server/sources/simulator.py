@@ -23,8 +23,9 @@ def wall_ms() -> int:
 
 
 class Simulator:
-    """Delivers a :class:`Simulation` in real time. In its scenario *stalled* it falls silent, yet stays live:
-    neither trades nor the clock come any more, as from a feed that is connected and dead."""
+    """Delivers a :class:`Simulation` in real time. While there is no room nobody trades; a short pause is made up for.
+    In its scenario *stalled* it falls silent, yet stays live: neither trades nor the clock come any more, as from a
+    feed that is connected and dead."""
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Simulator:
         sink.state(name, SourceState.LIVE)
         latest_ms = 0
         while True:
+            await sink.room()
             latest_ms = max(latest_ms, self._clock())  # a wall clock set back must not reorder the trades
             trades = simulation.step(latest_ms)
             if not simulation.stalled(latest_ms):

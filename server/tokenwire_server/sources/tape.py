@@ -176,6 +176,7 @@ class Tape:
     async def run(self, sink: Sink) -> None:
         """Deliver the tape once, then end."""
         name = self._name
+        await sink.room()
         sink.tokens(name, self._first_tokens)
         sink.state(name, SourceState.LIVE)
         try:
@@ -201,6 +202,7 @@ class Tape:
                 await asyncio.sleep(0)
                 if recorder is not None and recorder.builder.rows > MAX_UNSTORED_ROWS:
                     await _settled(recorder)
+            await sink.room()
             if line.number <= self._skipped:
                 skipped_ms = line.time_ms
                 player.play(sink, line, again=True)

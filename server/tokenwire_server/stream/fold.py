@@ -4,7 +4,7 @@ Only the order of the events counts: no clock is read, so that whoever folds the
 says the same. That is how a processor takes over from another, and how a gateway knows every version.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tokenwire_server.market.bars import BarChange, BarPlan
@@ -24,11 +24,12 @@ from tokenwire_server.stream.records import (
     Standing,
     State,
 )
+from tokenwire_server.validation.reason_counts import ReasonCounts
 from tokenwire_server.validation.trades import MAX_SKEW_MS, validate_recorded, validate_value
 
-__all__ = ["MAX_REASONS", "Fold", "Output", "Snapshots"]
+__all__ = ["MAX_SOURCES", "Fold", "Output", "Snapshots"]
 
-MAX_REASONS: Final = 1_000  # counted apart, of all sources: they become labels of metrics
+MAX_SOURCES: Final = 1_000  # whose clocks and states are kept
 
 
 class Output(NamedTuple):
@@ -50,13 +51,15 @@ class Fold:
     """The market of one partition, which has at most ``max_tokens``. ``owns`` says which addresses belong to it."""
 
     def __init__(self, plan: BarPlan, max_tokens: int, owns: Callable[[str], bool] = lambda _: True) -> None:
-        self.rejections: dict[tuple[str, str], int] = {}  # by source and reason
+        self.rejections = ReasonCounts()  # by source and reason
         self.market: Final = Market(
             self._changed, 0, max_tokens, bars=MarketBars(plan, self._bar_changed), on_trade=self._traded
         )
         self._owns = owns
         self._clocks: dict[str, int] = {}
+        self._states: dict[str, State] = {}
         self._seq = 0
+        self._bar_seq = 0
         self._run: _Run | None = None
         self._events: list[tuple[str, Logged]] = []
         self._bars: list[tuple[str, BarRecord]] = []
@@ -75,7 +78,8 @@ class Fold:
         for source, now_ms in cut.clocks.items():
             self._clocks[source] = now_ms
             self.market.resume_clock(source, now_ms)
-        self._seq = cut.seq
+        self._states = {state.source: state for state in cut.states}
+        self._seq, self._bar_seq = cut.seq, cut.bars
 
     def feed(self, event: RawEvent, written_ms: int) -> None:
         """Fold one event. ``written_ms`` (Unix ms) is when its record was written: times are judged by that.
@@ -101,9 +105,11 @@ class Fold:
             case raw.Gap():
                 self._skip(event)
             case raw.Rejected():
-                self._count(event.source, event.reason)
+                self.rejections.add(event.source, event.reason)
             case State():
-                self._log("", event)
+                if self._has_room(event.source, self._states):
+                    self._states[event.source] = event
+                    self._log("", event)
 
     def take(self) -> Output:
         """What became of everything since the last call."""
@@ -119,7 +125,8 @@ class Fold:
         """What changed since the last call, as of now: right after :meth:`take`, and before anything else is fed."""
         tokens = [self.market.snapshot(address) for address in self._dirty]
         self._dirty = {}
-        return Snapshots(tokens, Cut(raw_offset, self._seq, log_offset, dict(self._clocks)))
+        states = tuple(self._states.values())
+        return Snapshots(tokens, Cut(raw_offset, self._seq, log_offset, dict(self._clocks), states, self._bar_seq))
 
     # --- events ------------------------------------------------------------------------------------------------
 
@@ -129,7 +136,7 @@ class Fold:
         for trade in event.trades:
             rejection = validate_recorded(trade, written_ms)
             if rejection is not None:
-                self._count(event.source, rejection.reason)
+                self.rejections.add(event.source, rejection.reason)
             else:
                 self.market.apply(event.source, trade)
         self._end_run()
@@ -139,7 +146,7 @@ class Fold:
         for value in event.values:
             rejection = validate_value(value, written_ms)
             if rejection is not None:
-                self._count(event.source, rejection.reason)
+                self.rejections.add(event.source, rejection.reason)
             else:
                 self.market.state(event.source, value)
                 used.append(value)
@@ -148,25 +155,26 @@ class Fold:
 
     def _advance(self, source: str, now_ms: int, written_ms: int) -> None:
         if not 0 < now_ms <= written_ms + MAX_SKEW_MS:  # a clock far ahead would expire everything for good
-            self._count(source, "clock_out_of_bounds")
-        elif now_ms > self._clocks.get(source, 0):
+            self.rejections.add(source, "clock_out_of_bounds")
+        elif now_ms > self._clocks.get(source, 0) and self._has_room(source, self._clocks):
             self._clocks[source] = now_ms
             self.market.advance(source, now_ms)
             self._log("", raw.Clock(source, now_ms))
 
+    def _has_room(self, source: str, known: Mapping[str, object]) -> bool:
+        if source in known or len(known) < MAX_SOURCES:
+            return True
+        self.rejections.add(source, "too_many_sources")
+        return False
+
     def _skip(self, event: raw.Gap) -> None:
         token = self.market.find(event.token)
         if event.missed < 0 or token is None or token.log is None or token.source != event.source:
-            self._count(event.source, "gap_of_nothing")
+            self.rejections.add(event.source, "gap_of_nothing")
             return
         token.log.skip(max(event.missed, 1))
         self._dirty[token.address] = None
         self._log(token.address, raw.Gap(event.source, token.address, event.missed))
-
-    def _count(self, source: str, reason: str) -> None:
-        key = source, str(reason)
-        if key in self.rejections or len(self.rejections) < MAX_REASONS:
-            self.rejections[key] = self.rejections.get(key, 0) + 1
 
     def _check_addresses(self, event: RawEvent) -> None:
         match event:
@@ -205,7 +213,8 @@ class Fold:
     def _bar_changed(self, address: str, change: BarChange) -> None:
         token = self.market.get(address)
         if token is not None:
-            self._bars.append((address, BarRecord.of(address, token.symbol, change)))
+            self._bar_seq += 1
+            self._bars.append((address, BarRecord.of(self._bar_seq, address, token.symbol, change)))
             self._touched[address] = self._dirty[address] = None
 
     # --- what is written -------------------------------------------------------------------------------------------
@@ -220,8 +229,9 @@ class Fold:
             return None
         info = TokenInfo(address, token.symbol, token.name, token.chain, token.supply)
         return Standing(
-            token.source, info, token.log.newest, bars.now_ms, token.price, token.source_time_ms, token.version
-        )
+            token.source, info, token.log.newest, bars.now_ms, token.price, token.source_time_ms, token.version,
+            self._bar_seq,
+        )  # fmt: skip
 
 
 class _Run(NamedTuple):

@@ -7,30 +7,39 @@ the raw records between them and what was committed, folded once more without wr
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from tokenwire_server.bus.port import AbortedError, Bus, BusError, FencedError, Outgoing, Place, Record, Worker
 from tokenwire_server.market.bars import BarPlan
-from tokenwire_server.market.snapshots import TokenSnapshot
+from tokenwire_server.ports import PartState
+from tokenwire_server.stream.claim import Claim
 from tokenwire_server.stream.fold import Fold, Output
-from tokenwire_server.stream.records import CUT_KEY, Cut, PoisonError, encode, read_cut, read_raw, read_snapshot
+from tokenwire_server.stream.records import CUT_KEY, PoisonError, encode, read_raw
+from tokenwire_server.stream.state_topic import read_state
 from tokenwire_server.stream.topics import Topics, partition_of
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["GROUP", "NewerDataError", "Processor", "read_state"]
+__all__ = ["NewerDataError", "Processor", "UnusableStateError"]
 
 _log = get_log(__name__)
 
-GROUP: Final = "tokenwire-processor"
 MAX_POLLED: Final = 2_000  # raw records a transaction, so that one takes some tenths of a second at most
 POLL_S: Final = 0.05  # a record waits no longer for others to share its transaction
 SNAPSHOT_INTERVAL_S: Final = 10.0  # what is folded again after a take-over
+_BREATH_RECORDS: Final = 500  # are folded again before others have their turn
+MAX_DEAD_BYTES: Final = (
+    900_000  # of a record that is set aside: a larger one would not fit into a record with the reason
+)
 MAX_RETRY_S: Final = 5.0
 
 
 class NewerDataError(Exception):
     """A newer version of this program wrote what is to be read; it must be updated, and nothing was skipped."""
+
+
+class UnusableStateError(Exception):
+    """What was kept of a partition can't be gone on from: it was made with other settings, or can't be read."""
 
 
 class _Partition:
@@ -42,10 +51,11 @@ class _Partition:
         self.offset = offset  # of the next raw record
         self.log_offset = log_offset  # the next log record is written there or later
         self.snapshot_due_s = 0.0
+        self.snapshot_offset = offset  # up to which the newest snapshots are
 
 
 class Processor:
-    """One instance. ``monotonic_s`` is a clock."""
+    """One instance. ``monotonic_s`` is a clock, and ``tell`` hears how the bus is, and why."""
 
     def __init__(
         self,
@@ -55,9 +65,11 @@ class Processor:
         plan: BarPlan,
         max_tokens: int,
         monotonic_s: Callable[[], float] = time.monotonic,
+        tell: Callable[[PartState, str], None] = lambda state, reason: None,
     ) -> None:
         self.transactions = 0
         self.aborted = 0
+        self.fenced = 0  # of those that took too long, or were another's by then
         self.rebuilt = 0  # partitions
         self.refolded = 0  # raw records, for that
         self.poisoned = 0  # records that were set aside
@@ -68,12 +80,18 @@ class Processor:
         self._plan = plan
         self._max_tokens = max_tokens
         self._now_s = monotonic_s
+        self._tell = tell
         self._partitions: dict[int, _Partition] = {}
 
     @property
     def assigned(self) -> tuple[int, ...]:
         """Partitions that this instance works on."""
         return tuple(sorted(self._partitions))
+
+    @property
+    def offsets(self) -> dict[int, int]:
+        """The offset of the next raw record, by partition."""
+        return {number: partition.offset for number, partition in self._partitions.items()}
 
     def rejections(self) -> dict[tuple[str, str], int]:
         """What could not be used, by source and reason."""
@@ -89,24 +107,38 @@ class Processor:
         Raises:
             FencedError: another process goes by the name of this instance.
             NewerDataError: a newer version of this program wrote what is to be read.
+            UnusableStateError: see there.
         """
-        worker = self._bus.worker(self._topics.raw, GROUP, self._instance)
+        worker = self._bus.worker(self._topics.raw, self._topics.group, self._instance)
         retry_s = POLL_S
+        is_ensured = is_ours = False
+        claim = Claim(self._bus, Place(self._topics.positions, 0), f"{self._topics.group}/{self._instance}")
         try:
             while True:
                 try:
+                    if not is_ensured:
+                        await self._bus.ensure(self._topics.specs())
+                        is_ensured = True
+                    if not is_ours:
+                        await worker.commit([await claim.record()], {})
+                        is_ours = True
+                        self._tell(PartState.OK, "")
                     await self._step(worker)
                     retry_s = POLL_S
-                except FencedError:
-                    raise
                 except BusError as error:  # whatever was folded since the last commit did not happen
                     self._partitions.clear()
                     worker.reset()
-                    if isinstance(error, AbortedError):
+                    if isinstance(error, FencedError):
+                        self.fenced += 1
+                        if await claim.is_lost():
+                            raise
+                        is_ours = False
+                        _log.warning("transaction took too long", reason=str(error))
+                    elif isinstance(error, AbortedError):
                         self.aborted += 1
                         _log.warning("transaction aborted", reason=str(error))
-                        continue
-                    _log.warning("bus unavailable", reason=str(error), retry_s=retry_s)
+                    else:
+                        self._tell(PartState.FAILING, str(error))
                     await asyncio.sleep(retry_s)
                     retry_s = min(2 * retry_s, MAX_RETRY_S)
         finally:
@@ -117,8 +149,8 @@ class Processor:
         polled = await worker.poll(MAX_POLLED, POLL_S)
         for number in polled.revoked:
             self._partitions.pop(number, None)
-        for number, offset in polled.assigned.items():
-            self._partitions[number] = await self._rebuilt(number, offset)
+        rebuilt = await asyncio.gather(*(self._rebuilt(*each) for each in polled.assigned.items()))
+        self._partitions.update({partition.number: partition for partition in rebuilt})
         outgoing: list[Outgoing] = []
         offsets: dict[int, int] = {}
         for record in polled.records:
@@ -126,11 +158,17 @@ class Processor:
             self._feed(partition, record, outgoing)
             offsets[partition.number] = partition.offset = record.offset + 1
         self.raw_records += len(polled.records)
+        # Those that fell silent, too: what their newest snapshots do not hold is not kept for long.
+        now_s = self._now_s()
+        for number, partition in self._partitions.items():
+            if partition.offset != partition.snapshot_offset and now_s >= partition.snapshot_due_s:
+                offsets[number] = partition.offset
         for number in offsets:
             self._write(self._partitions[number], outgoing)
         if offsets:
             after = await worker.commit(outgoing, offsets)
             self.transactions += 1
+            self._tell(PartState.OK, "")
             for number in offsets:
                 partition = self._partitions[number]
                 partition.log_offset = after.get(Place(self._topics.log, number), partition.log_offset)
@@ -157,6 +195,7 @@ class Processor:
         now_s = self._now_s()
         if now_s >= partition.snapshot_due_s:
             partition.snapshot_due_s = now_s + SNAPSHOT_INTERVAL_S
+            partition.snapshot_offset = partition.offset
             snapshots = partition.fold.snapshots(partition.offset, partition.log_offset)
             outgoing += (Outgoing(tokens, each.info.address.encode(), encode(each)) for each in snapshots.tokens)
             outgoing.append(Outgoing(tokens, CUT_KEY, encode(snapshots.cut)))
@@ -164,37 +203,28 @@ class Processor:
     async def _rebuilt(self, number: int, committed: int) -> _Partition:
         """What is known of a partition, from what was written of it."""
         topics = self._topics
-        tokens, cut = await read_state(self._bus, Place(topics.tokens, number))
         fold = Fold(self._plan, self._max_tokens, lambda address: partition_of(address, topics.partitions) == number)
-        fold.load(tokens, cut)
+        try:
+            tokens, cut = await read_state(self._bus, Place(topics.tokens, number))
+            fold.load(tokens, cut)
+        except ValueError as error:  # a record that can't be read among them
+            raise UnusableStateError(f"{topics.tokens}/{number}: {error}") from None
         partition = _Partition(number, fold, cut.raw_offset, cut.log_offset)
         for record in await self._bus.read(Place(topics.raw, number), cut.raw_offset, committed):
             self._feed(partition, record, None)
             self.refolded += 1
+            if self.refolded % _BREATH_RECORDS == 0:
+                await asyncio.sleep(0)
         fold.take()
-        partition.offset = committed
+        partition.snapshot_offset, partition.offset = cut.raw_offset, committed
         self.rebuilt += 1
         _log.info("partition taken over", partition=number, tokens=len(tokens), again=committed - cut.raw_offset)
         return partition
 
 
 def _dead(record: Record, error: PoisonError) -> bytes:
-    return f"{_where(record, error)}\n".encode() + record.value
+    return f"{_where(record, error)}\n".encode() + record.value[:MAX_DEAD_BYTES]
 
 
 def _where(record: Record, error: PoisonError) -> str:
     return f"{record.place.topic}/{record.place.partition} at {record.offset}: {error}"
-
-
-async def read_state(bus: Bus, place: Place) -> tuple[Sequence[TokenSnapshot], Cut]:
-    """The newest snapshot of each token of a partition, and where they belong; nothing was written yet: none, at the
-    beginning of everything."""
-    cut = Cut(0, 0, 0, {})
-    tokens: dict[bytes, bytes] = {}
-    _, end = await bus.bounds(place)
-    for record in await bus.read(place, 0, end):
-        if record.key == CUT_KEY:
-            cut = read_cut(record.value)
-        else:
-            tokens[record.key] = record.value
-    return [read_snapshot(value) for value in tokens.values()], cut

@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 LOG_VERSION: Final = 1  # a reader refuses records of a higher one
+_NEWER: Final = "written by a newer version of this program"
 CUT_KEY: Final = b""  # no token has this address
 
 T = TypeVar("T")
@@ -61,11 +62,13 @@ class PoisonError(ValueError):
 
 
 class State(raw.EventStruct, frozen=True, tag="state"):
-    """The source changed its state."""
+    """The source changed its state. ``cadence_ms``: the longest time that it leaves a token unconfirmed while it is
+    well (0: not said)."""
 
     source: str
     state: SourceState
     detail: str = ""
+    cadence_ms: int = 0
 
 
 class Numbered(raw.EventStruct, frozen=True, tag="numbered"):
@@ -80,7 +83,7 @@ class Numbered(raw.EventStruct, frozen=True, tag="numbered"):
 
 class Standing(raw.EventStruct, frozen=True, tag="standing"):
     """A token that changed, at the end of a transaction: ``trades`` is the number of its newest trade, ``now_ms`` the
-    event time up to which its bars are closed."""
+    event time up to which its bars are closed, ``bars`` the ``seq`` of the newest bar of the partition by then."""
 
     source: str
     info: TokenInfo
@@ -89,6 +92,7 @@ class Standing(raw.EventStruct, frozen=True, tag="standing"):
     price: Decimal
     price_ms: int
     version: int
+    bars: int = 0
 
 
 RawEvent = raw.Tokens | raw.Trades | raw.Values | raw.Clock | raw.Gap | raw.Rejected | State
@@ -123,8 +127,10 @@ _KINDS: Final = {
 
 class BarRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A bar that is no longer open. ``interval_ms`` and ``interval`` are its length, times are Unix ms, numbers are
-    text. ``revision`` counts the trades that came after it had closed."""
+    text. ``revision`` counts the trades that came after it had closed; ``seq`` the bars of the partition, 1, 2, 3 …
+    without a hole."""
 
+    seq: int
     address: str
     symbol: str
     interval: str
@@ -147,11 +153,12 @@ class BarRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     v: int = LOG_VERSION
 
     @classmethod
-    def of(cls, address: str, symbol: str, change: BarChange) -> "BarRecord":
+    def of(cls, seq: int, address: str, symbol: str, change: BarChange) -> "BarRecord":
         """The record of a change."""
         bar, interval = change.bar, change.interval
         return cls(
-            address, symbol, interval.text, interval.ms, _KINDS[change.event], bar.open_ms, bar.open_ms + interval.ms,
+            seq, address, symbol, interval.text, interval.ms, _KINDS[change.event],
+            bar.open_ms, bar.open_ms + interval.ms,
             bar.open, bar.high, bar.low, bar.close, bar.volume, bar.turnover, bar.buy_volume, bar.buy_turnover,
             bar.trades, bar.first_ms, bar.last_ms, bar.revision,
         )  # fmt: skip
@@ -169,13 +176,16 @@ class Cut(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the snapshots of a partition's tokens belong: between two inputs.
 
     ``raw_offset`` is the first raw record that is not in them. Records of the log up to ``seq`` are, and the next one
-    stands at ``log_offset`` or later. ``clocks`` are the sources' event clocks (Unix ms).
+    stands at ``log_offset`` or later. ``clocks`` are the sources' event clocks (Unix ms), ``states`` what was said of
+    them last, ``bars`` is the ``seq`` of the newest bar.
     """
 
     raw_offset: int
     seq: int
     log_offset: int
     clocks: dict[str, int]
+    states: tuple[State, ...] = ()
+    bars: int = 0
     v: int = LOG_VERSION
 
 
@@ -228,8 +238,10 @@ def _read(decoder: "msgspec.json.Decoder[T]", value: bytes) -> T:
         record: T = decoder.decode(value)
     except (msgspec.MsgspecError, ArithmeticError, UnicodeDecodeError, RecursionError) as error:
         newer = _version(value) > LOG_VERSION
-        reason = "written by a newer version of this program" if newer else str(error)
+        reason = _NEWER if newer else str(error)
         raise PoisonError(reason[:200], is_newer=newer) from None
+    if getattr(record, "v", LOG_VERSION) > LOG_VERSION:
+        raise PoisonError(_NEWER, is_newer=True)
     return record
 
 

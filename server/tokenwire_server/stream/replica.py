@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from tokenwire_server.market.market import Market
+from tokenwire_server.market.market import PART_MARK, Market
 from tokenwire_server.market.snapshots import TokenSnapshot
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
@@ -37,17 +37,18 @@ class ReplicaSink(Protocol):
     def gap(self, source: str, token: str, missed: int) -> None:
         """As of ``Sink``."""
 
-    def state(self, source: str, state: SourceState, detail: str = "") -> None:
-        """As of ``Sink``."""
+    def source_state(self, source: str, state: SourceState, detail: str, cadence_ms: int) -> None:
+        """As ``state`` of ``Sink``; the source may be new, and promises this cadence (0: what it promised before)."""
 
 
 class Replica:
     """Follows the log of one partition. ``market`` is the one that ``sink`` feeds; it may follow other partitions too:
-    each source is another one in each partition (``binance/3``), since each partition has come to its own time."""
+    each source is another one in each partition, since each partition has come to its own time (``market.named`` is
+    what it is called)."""
 
     def __init__(self, partition: int, market: Market, sink: ReplicaSink) -> None:
         self.seq = 0  # of the newest record that was applied
-        self._suffix: Final = f"/{partition}"
+        self._suffix: Final = f"{PART_MARK}{partition}"
         self._market = market
         self._sink = sink
 
@@ -58,6 +59,8 @@ class Replica:
                 raise ValueError("there are more tokens than may be known at once; raise MAX_TOKENS")
         for source, now_ms in cut.clocks.items():
             self._market.resume_clock(source + self._suffix, now_ms)
+        for state in cut.states:
+            self._tell(state)
         self.seq = cut.seq
 
     def apply(self, logged: Logged) -> None:
@@ -67,14 +70,14 @@ class Replica:
             LogHoleError: records before this one are missing, or it leads elsewhere than it led the processor.
         """
         event = logged.event
+        follows = self.seq + (not isinstance(event, Standing))
+        if logged.seq > follows:
+            raise LogHoleError(f"records {self.seq + 1} to {logged.seq - follows + self.seq} of the log are missing")
+        if logged.seq < follows:
+            return
         if isinstance(event, Standing):
-            if logged.seq == self.seq:
-                self._compare(event.info.address, event.trades, event.version)
+            self._compare(event.info.address, event.trades, event.version)
             return
-        if logged.seq <= self.seq:
-            return
-        if logged.seq != self.seq + 1:
-            raise LogHoleError(f"records {self.seq + 1} to {logged.seq - 1} of the log are missing")
         self.seq = logged.seq
         source = event.source + self._suffix
         match event:
@@ -90,7 +93,10 @@ class Replica:
             case raw.Gap():
                 self._sink.gap(source, event.token, event.missed)
             case State():
-                self._sink.state(source, event.state, event.detail)
+                self._tell(event)
+
+    def _tell(self, event: State) -> None:
+        self._sink.source_state(event.source + self._suffix, event.state, event.detail, event.cadence_ms)
 
     def _compare(self, address: str, newest: int, version: int) -> None:
         token = self._market.find(address)

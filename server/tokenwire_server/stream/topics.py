@@ -4,10 +4,11 @@ import zlib
 from typing import Final, NamedTuple
 
 from tokenwire_server.bus.port import Place, TopicSpec
+from tokenwire_server.settings import Settings
+from tokenwire_server.settings_engines import PARTITIONS, TOPIC_NAMES
 
-__all__ = ["PARTITIONS", "Topics", "partition_of"]
+__all__ = ["Topics", "partition_of", "topics_of"]
 
-PARTITIONS: Final = 8  # more processors than that have nothing to do
 _HOUR_MS: Final = 3_600_000
 
 
@@ -19,13 +20,18 @@ def partition_of(address: str, partitions: int) -> int:
 class Topics(NamedTuple):
     """The names; see ``stream.records`` for what stands in them."""
 
-    raw: str = "raw-market-data"
-    log: str = "numbered-trades"
-    bars: str = "normalized-ohlcv"
-    tokens: str = "token-state"
-    positions: str = "collector-positions"
-    rejects: str = "dead-letters"
+    raw: str = TOPIC_NAMES["raw"]
+    log: str = TOPIC_NAMES["log"]
+    bars: str = TOPIC_NAMES["bars"]
+    tokens: str = TOPIC_NAMES["tokens"]
+    positions: str = TOPIC_NAMES["positions"]
+    rejects: str = TOPIC_NAMES["rejects"]
     partitions: int = PARTITIONS
+
+    @property
+    def group(self) -> str:
+        """The processors, who share the raw events."""
+        return f"{self.raw}.processor"
 
     def specs(self) -> tuple[TopicSpec, ...]:
         """All of them, as they are to be."""
@@ -41,3 +47,8 @@ class Topics(NamedTuple):
     def place(self, topic: str, address: str) -> Place:
         """Where a record of this token belongs."""
         return Place(topic, partition_of(address, self.partitions))
+
+
+def topics_of(settings: Settings) -> Topics:
+    """The topics that the settings name."""
+    return Topics(**settings.topic_names, partitions=settings.kafka_partitions)

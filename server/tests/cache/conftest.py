@@ -1,0 +1,31 @@
+"""Caches of both kinds."""
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tokenwire_server.cache.memory import MemoryCache
+from tokenwire_server.cache.port import Cache
+from tokenwire_server.cache.redis import RedisCache
+
+from ..services.redis import Redis
+from .world import LOCK
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def cache(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[Cache]:
+    """An empty cache."""
+    if request.param == "memory":
+        yield MemoryCache(lambda: time.monotonic_ns() // 1_000_000)
+        return
+    server: Redis = request.getfixturevalue("redis_server")
+    redis = RedisCache(server.url(), unique)
+    yield redis
+    await redis.close()
+
+
+@pytest.fixture
+async def fence(cache: Cache) -> int:
+    """Of whoever leads."""
+    return (await cache.acquire(LOCK, "leader", 600_000)).fence

@@ -1,0 +1,523 @@
+"""Kafka as the bus (confluent-kafka). Everything that waits for the network does so in a thread of its own."""
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from tokenwire_server.bus.port import (
+    AbortedError,
+    BusError,
+    FencedError,
+    Outgoing,
+    Place,
+    Polled,
+    Reader,
+    Record,
+    TopicSpec,
+    Worker,
+    Writer,
+)
+
+__all__ = ["KafkaBus"]
+
+REQUEST_TIMEOUT_S: Final = 10.0
+LOST_CALL_S: Final = 15.0  # after which a call that keeps to no time-out is given up
+TRANSACTION_TIMEOUT_MS: Final = 10_000  # what a stopped writer holds up its readers for at most
+SESSION_TIMEOUT_MS: Final = 6_000  # after which the partitions of a dead member go to others
+MAX_READS: Final = 8  # of whole partitions, at the same time
+MAX_SILENCE_MS: Final = 30_000  # … and those of one that lives and does not ask for more
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_MARKS_S: Final = 0.02  # between two looks at whether a transaction has ended
+_SEGMENT_MS: Final = 600_000  # of compacted topics: what is read from their beginning stays small
+_ANSWER_S: Final = 0.2  # between two looks at whether something came
+_COMPLAINT_S: Final = 30.0  # so long a complaint explains what fails after it
+_WHEN: Final = re.compile(r" \(after \d+ms in state [^)]*\)")
+_VAGUE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
+_FENCING: Final = frozenset(
+    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID}
+)
+
+T = TypeVar("T")
+
+
+class _Complaints:
+    """What librdkafka says of its connections by the way: the answer to a call only says that none came."""
+
+    def __init__(self) -> None:
+        self._latest = ""
+        self._heard_s = 0.0
+
+    def hear(self, error: KafkaError) -> None:
+        """One more; of whichever thread."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._latest, self._heard_s = _WHEN.sub("", error.str()), time.monotonic()
+
+    def heard_since(self, moment_s: float) -> bool:
+        """Whether there was any after this moment (of ``time.monotonic``)."""
+        return self._heard_s >= moment_s
+
+    def explain(self, cause: KafkaError) -> str:
+        """Why a call failed."""
+        is_recent = self._latest and time.monotonic() - self._heard_s < _COMPLAINT_S
+        return self._latest if is_recent and cause.code() in _VAGUE else cause.str()
+
+
+def _translated(error: KafkaException, complaints: _Complaints | None = None) -> BusError:
+    cause = error.args[0]
+    if cause.code() in _FENCING:
+        return FencedError(cause.str())
+    if cause.txn_requires_abort():
+        return AbortedError(cause.str())
+    return BusError(cause.str() if complaints is None else complaints.explain(cause))
+
+
+class _Thread:
+    """A thread that works off one call after the other, or several of them."""
+
+    def __init__(self, name: str, complaints: _Complaints, threads: int = 1) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._complaints = complaints
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns; whoever stops waiting for it leaves it to end by itself."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except KafkaException as error:
+            raise _translated(error, self._complaints) from None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+
+class KafkaBus:
+    """The brokers at ``servers`` (``host:port``, separated by commas). ``options`` are further settings of librdkafka,
+    such as those of SASL and TLS; they may hold secrets and are never told."""
+
+    def __init__(self, servers: str, options: Mapping[str, str | int] | None = None, replicas: int = -1) -> None:
+        complaints = _Complaints()
+        self._config: dict[str, Any] = {
+            **(options or {}),
+            "bootstrap.servers": servers,
+            "client.id": "tokenwire",
+            "log_level": 2,  # what matters is raised
+            "error_cb": complaints.hear,
+        }
+        self._complaints = complaints
+        self._replicas = replicas
+        self._thread = _Thread("kafka-admin", complaints)
+        self._readers = _Thread("kafka-read", complaints, MAX_READS)
+        self._admin = AdminClient(self._config)
+
+    async def ensure(self, topics: Sequence[TopicSpec]) -> None:
+        """As of ``Bus``."""
+        await self._thread.call(lambda: self._ensure(topics))
+
+    def _ensure(self, topics: Sequence[TopicSpec]) -> None:
+        try:
+            known = self._admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        finally:
+            self._admin.poll(0)  # which is when it complains
+        missing = [
+            NewTopic(topic.name, topic.partitions, self._replicas, config=_topic_config(topic))
+            for topic in topics
+            if topic.name not in known
+        ]
+        for future in self._admin.create_topics(missing, request_timeout=REQUEST_TIMEOUT_S).values() if missing else ():
+            try:
+                future.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was as quick
+                    raise
+        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+        for topic in topics:
+            there = self._partitions(topic.name)
+            while there == 0 and time.monotonic() < until_s:  # not every broker knows of it yet
+                time.sleep(_ANSWER_S)
+                there = self._partitions(topic.name)
+            if there != topic.partitions:
+                raise BusError(f"topic {topic.name} has {there} partitions, not {topic.partitions}")
+
+    def _partitions(self, topic: str) -> int:
+        found = self._admin.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
+        return 0 if found.error else len(found.partitions)
+
+    async def lineage(self, topic: str) -> str:
+        """As of ``Bus``."""
+
+        def ask() -> str:
+            answers = self._admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
+            return str(answers[topic].result().topic_id)
+
+        return await self._thread.call(ask)
+
+    async def bounds(self, place: Place) -> tuple[int, int]:
+        """As of ``Bus``."""
+
+        first = (await self._offsets([place], _EARLIEST))[place]
+        # What was committed before is not to be read before its marks are there, which come after the commit returned.
+        written = (await self._offsets([place], _LATEST))[place]
+        until_s = time.monotonic() + REQUEST_TIMEOUT_S + TRANSACTION_TIMEOUT_MS / 1_000
+        while True:
+            end = (await self._offsets([place], _LATEST, IsolationLevel.READ_COMMITTED))[place]
+            if end >= written:
+                return first, end
+            if time.monotonic() > until_s:
+                raise BusError(f"{place.topic}/{place.partition}: a transaction does not end")
+            await asyncio.sleep(_MARKS_S)
+
+    async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """As of ``Bus``."""
+        return await self._offsets(places, _LATEST)
+
+    async def _offsets(
+        self, places: Sequence[Place], which: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
+    ) -> Mapping[Place, int]:
+        def ask() -> Mapping[Place, int]:
+            asked = {TopicPartition(*place): which for place in places}
+            answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
+            return {Place(each.topic, each.partition): int(answer.result().offset) for each, answer in answers.items()}
+
+        return await self._thread.call(ask)
+
+    async def read(self, place: Place, first: int, end: int) -> Sequence[Record]:
+        """As of ``Bus``."""
+        return await self._readers.call(lambda: self._read(place, first, end)) if first < end else ()
+
+    def _read(self, place: Place, first: int, end: int) -> Sequence[Record]:
+        consumer = Consumer({**_reading(self._config), "enable.partition.eof": True})
+        found: list[Record] = []
+        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+        try:
+            consumer.assign([TopicPartition(*place, first)])
+            while True:
+                message = consumer.poll(_ANSWER_S)
+                if message is None:
+                    if time.monotonic() > until_s:
+                        raise BusError(f"{place.topic}/{place.partition} can't be read: no answer")
+                    continue
+                until_s = time.monotonic() + REQUEST_TIMEOUT_S
+                if _is_end(message):
+                    return found
+                record = _record(message)
+                if record.offset >= end:
+                    return found
+                found.append(record)
+                if record.offset == end - 1:
+                    return found
+        finally:
+            consumer.close()
+
+    def reader(self) -> Reader:
+        """As of ``Bus``."""
+        return _Reader(self._config, self._complaints)
+
+    def writer(self, instance: str) -> Writer:
+        """As of ``Bus``."""
+        return _Writer(self._config, self._complaints, instance)
+
+    def worker(self, topic: str, group: str, instance: str) -> Worker:
+        """As of ``Bus``."""
+        return _Worker(self._config, self._complaints, topic, group, instance)
+
+    async def close(self) -> None:
+        """As of ``Bus``."""
+        self._thread.close()
+        self._readers.close()
+
+
+def _topic_config(topic: TopicSpec) -> dict[str, str]:
+    # The brokers' clock alone: a writer's may be wrong, and records would be refused or deleted at once for it.
+    config = {"message.timestamp.type": "LogAppendTime"}
+    if topic.is_compacted:  # only what is not written to any more is compacted
+        return config | {"cleanup.policy": "compact", "segment.ms": str(_SEGMENT_MS)}
+    return config if topic.retention_ms is None else config | {"retention.ms": str(topic.retention_ms)}
+
+
+def _reading(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "group.id": "tokenwire",  # asked for, and without meaning to whoever names its places
+        "auto.offset.reset": "error",  # what was deleted is never passed over in silence
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        **config,
+    }
+
+
+def _is_end(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def _record(message: Message) -> Record:
+    error = message.error()
+    if error is not None:
+        raise _translated(KafkaException(error))
+    kind, time_ms = message.timestamp()
+    place = Place(str(message.topic()), _number(message.partition()))
+    written_ms = 0 if kind == TIMESTAMP_NOT_AVAILABLE else time_ms
+    return Record(place, _number(message.offset()), _octets(message.key()), _octets(message.value()), written_ms)
+
+
+def _number(value: int | None) -> int:
+    return 0 if value is None else value
+
+
+def _octets(value: bytes | str | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+class _Reader:
+    def __init__(self, config: Mapping[str, Any], complaints: _Complaints) -> None:
+        self._consumer = Consumer(_reading(config))
+        self._thread = _Thread("kafka-reader", complaints)
+
+    async def assign(self, offsets: Mapping[Place, int]) -> None:
+        places = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        await self._thread.call(lambda: self._consumer.assign(places))
+
+    async def poll(self, most: int, timeout_s: float) -> Sequence[Record]:
+        return await self._thread.call(lambda: [_record(each) for each in self._consumer.consume(most, timeout_s)])
+
+    async def ends(self) -> Mapping[Place, int]:
+        return await self._thread.call(self._ends)
+
+    def _ends(self) -> Mapping[Place, int]:
+        found = {}
+        for place in self._consumer.assignment():
+            bounds = self._consumer.get_watermark_offsets(place, cached=True)
+            if bounds is not None and bounds[1] >= 0:
+                # Behind the last record stands the mark of its transaction.
+                found[Place(place.topic, place.partition)] = max(0, bounds[1] - 1)
+        return found
+
+    async def close(self) -> None:
+        await self._thread.call(self._consumer.close)
+        self._thread.close()
+
+
+class _Transactions:
+    """A producer that writes transactions; to be used by one thread."""
+
+    def __init__(self, config: Mapping[str, Any], complaints: _Complaints, name: str) -> None:
+        self._complaints = complaints
+        self._config = {
+            "transactional.id": name,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "compression.type": "zstd",
+            "linger.ms": 2,
+            "queue.buffering.max.messages": 200_000,
+            **config,
+        }
+        self._producer: Producer | None = None
+        self._made_s = 0.0
+
+    def commit(
+        self, records: Sequence[Outgoing], more: Callable[[Producer], None] = lambda producer: None
+    ) -> Mapping[Place, int]:
+        after: dict[Place, int] = {}
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                return  # the transaction fails for it
+            place = Place(str(message.topic()), _number(message.partition()))
+            after[place] = max(after.get(place, 0), _number(message.offset()) + 1)
+
+        producer = self._begun()
+        try:
+            producer.begin_transaction()
+            for (topic, partition), key, value in records:
+                self._produce(producer, topic, partition, key, value, delivered)
+            _insist(lambda: more(producer))
+            _insist(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
+        except KafkaException as error:
+            self._give_up(producer, error)
+            raise AbortedError(self._complaints.explain(error.args[0])) from None
+        except _LostCallError:
+            self._producer = None  # a new one ends what this one began
+            raise AbortedError("the brokers did not say what became of the offsets") from None
+        return after
+
+    def _produce(
+        self, producer: Producer, topic: str, partition: int, key: bytes, value: bytes, delivered: Callable[..., None]
+    ) -> None:
+        while True:
+            try:
+                producer.produce(topic, value, key, partition, on_delivery=delivered)
+            except BufferError:
+                producer.poll(_ANSWER_S)
+            else:
+                return
+
+    def _begun(self) -> Producer:
+        # One that lost a connection may wait for ever for the group's coordinator (librdkafka 2.16).
+        if self._producer is None or self._complaints.heard_since(self._made_s):
+            self._made_s = time.monotonic()
+            producer = Producer(self._config)
+            _insist(lambda: producer.init_transactions(REQUEST_TIMEOUT_S))
+            self._producer = producer
+        return self._producer
+
+    def _give_up(self, producer: Producer, error: KafkaException) -> None:
+        """Be ready for another one, or raise FencedError."""
+        cause = error.args[0]
+        if cause.code() in _FENCING:
+            self._producer = None
+            raise FencedError(cause.str()) from None
+        try:
+            if cause.fatal():
+                raise error
+            _insist(lambda: producer.abort_transaction(REQUEST_TIMEOUT_S))
+        except KafkaException:
+            self._producer = None  # a new one ends what this one began
+
+    def close(self) -> None:
+        self._producer = None
+
+
+class _LostCallError(Exception):
+    """A call did not come back; whom it was made to must not be used again."""
+
+
+def _bounded(work: Callable[[], object]) -> None:
+    """Call what may never come back, in a thread that nobody waits for at the end: librdkafka forgets the time-out of
+    ``send_offsets_to_transaction`` where the coordinator of the group goes away meanwhile."""
+    done: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=call, name="kafka-offsets", daemon=True).start()
+    try:
+        done.result(LOST_CALL_S)
+    except TimeoutError:
+        raise _LostCallError from None
+
+
+def _insist(work: Callable[[], object]) -> None:
+    """Call again what may be called again, for some time."""
+    until_s = time.monotonic() + REQUEST_TIMEOUT_S
+    while True:
+        try:
+            work()
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > until_s:
+                raise
+        else:
+            return
+
+
+class _Writer:
+    def __init__(self, config: Mapping[str, Any], complaints: _Complaints, instance: str) -> None:
+        self._transactions = _Transactions(config, complaints, f"tokenwire-writer-{instance}")
+        self._thread = _Thread("kafka-writer", complaints)
+
+    async def commit(self, records: Sequence[Outgoing]) -> Mapping[Place, int]:
+        return await self._thread.call(lambda: self._transactions.commit(records))
+
+    async def close(self) -> None:
+        await self._thread.call(self._transactions.close)
+        self._thread.close()
+
+
+class _Worker:
+    def __init__(
+        self, config: Mapping[str, Any], complaints: _Complaints, topic: str, group: str, instance: str
+    ) -> None:
+        self._topic = topic
+        self._transactions = _Transactions(config, complaints, f"tokenwire-{group}-{instance}")
+        self._thread = _Thread("kafka-worker", complaints)
+        limits = {"session.timeout.ms": SESSION_TIMEOUT_MS, "max.poll.interval.ms": MAX_SILENCE_MS}
+        self._consumer = Consumer({**_reading(config), "group.id": group, **limits})
+        self._held: set[int] = set()  # given to this member
+        self._revoked: set[int] = set()
+        self._assigned: dict[int, int] = {}
+        self._is_subscribed = False
+        self._is_reset = False
+
+    async def poll(self, most: int, timeout_s: float) -> Polled:
+        return await self._thread.call(lambda: self._poll(most, timeout_s))
+
+    def _poll(self, most: int, timeout_s: float) -> Polled:
+        if not self._is_subscribed:
+            self._transactions._begun()  # whoever had this name before is out
+            self._consumer.subscribe(
+                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
+            self._is_subscribed = True
+        if self._is_reset:
+            self._begin()
+            self._is_reset = False
+        messages = self._consumer.consume(most, timeout_s)
+        if self._is_reset:  # what was read before the partitions changed hands is read again
+            messages = []
+        revoked, assigned = frozenset(self._revoked), dict(self._assigned)
+        self._revoked.clear()
+        self._assigned.clear()
+        return Polled(revoked, assigned, [_record(each) for each in messages])
+
+    def _begin(self) -> None:
+        """Begin at what was committed; where nothing was, at the first record there is."""
+        consumer, held = self._consumer, [TopicPartition(self._topic, number) for number in sorted(self._held)]
+        places = consumer.committed(held, timeout=REQUEST_TIMEOUT_S) if held else []
+        for place in places:
+            if place.offset == OFFSET_INVALID:
+                place.offset = consumer.get_watermark_offsets(place, timeout=REQUEST_TIMEOUT_S)[0]
+        consumer.assign(places)
+        self._assigned = {place.partition: place.offset for place in places}
+
+    # What a callback raises can't be caught where it arrives: so these ask nobody, and the next poll does.
+
+    def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._held.update(place.partition for place in partitions)
+        consumer.assign([])
+        self._is_reset = True
+
+    def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        revoked = {place.partition for place in partitions}
+        self._held -= revoked
+        self._revoked |= revoked
+        self._assigned = {number: offset for number, offset in self._assigned.items() if number not in revoked}
+        consumer.unassign()
+        self._is_reset = True
+
+    async def commit(self, records: Sequence[Outgoing], offsets: Mapping[int, int]) -> Mapping[Place, int]:
+        places = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+
+        def mark(producer: Producer) -> None:
+            if places:
+                metadata = self._consumer.consumer_group_metadata()
+                _bounded(lambda: producer.send_offsets_to_transaction(places, metadata, REQUEST_TIMEOUT_S))
+
+        return await self._thread.call(lambda: self._transactions.commit(records, mark))
+
+    def reset(self) -> None:
+        self._is_reset = True
+
+    async def close(self) -> None:
+        await self._thread.call(self._consumer.close)
+        await self._thread.call(self._transactions.close)
+        self._thread.close()

@@ -1,0 +1,171 @@
+"""Follows all partitions of the log: from the newest snapshots to its end, and on and on.
+
+So every gateway has the market that the processors have, to the version. What it would have to leave out it never
+leaves out in silence: then it ends, and whoever starts it again begins with newer snapshots.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tokenwire_server.bus.port import Bus, BusError, Place, Record
+from tokenwire_server.market.market import Market
+from tokenwire_server.market.snapshots import TokenSnapshot
+from tokenwire_server.ports import FollowStatus
+from tokenwire_server.stream.records import Cut, PoisonError, read_logged
+from tokenwire_server.stream.replica import LogHoleError, Replica, ReplicaSink
+from tokenwire_server.stream.state_topic import read_state
+from tokenwire_server.stream.topics import Topics
+from tokenwire_server.telemetry.logs import get_log
+
+__all__ = ["FollowError", "Follower"]
+
+_log = get_log(__name__)
+
+MAX_POLLED: Final = 500  # records that are applied in a row: some ms
+POLL_S: Final = 0.1
+MAX_RETRY_S: Final = 5.0
+LAG_INTERVAL_S: Final = 2.0  # between two questions for the end of the log
+BEHIND_RECORDS: Final = 20_000  # whoever lags by more has other data than everybody else
+
+
+class FollowError(Exception):
+    """The log can't be followed any further; a new start, from newer snapshots, can."""
+
+
+class Follower:
+    """Feeds ``sink``, whose market is ``market``, with what the log of that ``lineage`` says. ``monotonic_s`` is a
+    clock."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        topics: Topics,
+        lineage: str,
+        market: Market,
+        sink: ReplicaSink,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.records = 0  # applied
+        self.failures = 0  # of the bus
+        self.reason = "the log is being read"  # why this market is not like the others; empty: it is
+        self.next: dict[int, int] = {}
+        """The offset of the next record of the log, by partition."""
+        self.begun: dict[int, int] = {}
+        """Likewise, at the start: what comes from there on was or will be seen."""
+        self._bus = bus
+        self._topics = topics
+        self._lineage = lineage
+        self._market = market
+        self._sink = sink
+        self._now_s = monotonic_s
+        self._replicas: dict[int, Replica] = {}
+        self._ends: dict[int, int] = {}
+        self._is_failing = False
+
+    @property
+    def lag_records(self) -> int:
+        """Records of the log that were not applied when its end was last asked for, about: the marks at the ends of
+        transactions are counted, except the last."""
+        return sum(max(0, end - 1 - self.next[partition]) for partition, end in self._ends.items())
+
+    def status(self) -> FollowStatus:
+        """How it is now."""
+        lag = self.lag_records
+        behind = f"{lag} records behind the log" if lag > BEHIND_RECORDS else ""
+        return FollowStatus(self.reason or behind, lag)
+
+    async def run(self) -> None:
+        """Follow until cancelled.
+
+        Raises:
+            FollowError: there is a hole, a record can't be read, or the snapshots can't be used.
+        """
+        retry_s = POLL_S
+        while True:
+            try:
+                await self._load()
+                await self._follow()
+            except BusError as error:
+                self.failures += 1
+                if not self._is_failing:
+                    _log.warning("bus unavailable", reason=str(error))
+                    self._is_failing, retry_s = True, POLL_S
+                self.reason = f"the log can't be read: {error}"
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, MAX_RETRY_S)
+
+    async def _load(self) -> None:
+        """Begin where the newest snapshots are, and come to where the log ends now; once done it is not done again."""
+        if await self._bus.lineage(self._topics.log) != self._lineage:
+            raise FollowError(f"the topic {self._topics.log} is another one than before")
+        missing = [number for number in range(self._topics.partitions) if number not in self.begun]
+        ended = await asyncio.gather(*map(self._load_partition, missing), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
+
+    async def _load_partition(self, partition: int) -> None:
+        log = Place(self._topics.log, partition)
+        if partition not in self._replicas:
+            tokens, cut = await self._state(partition)
+            self._replicas[partition] = self._begun(partition, tokens, cut)
+            self.next[partition] = cut.log_offset
+        _, end = await self._bus.bounds(log)
+        for at, record in enumerate(await self._bus.read(log, self.next[partition], end), 1):
+            self._apply(record)
+            if at % MAX_POLLED == 0:
+                await asyncio.sleep(0)
+        self.begun[partition] = self.next[partition]
+
+    async def _state(self, partition: int) -> tuple[Sequence[TokenSnapshot], Cut]:
+        try:
+            return await read_state(self._bus, Place(self._topics.tokens, partition))
+        except PoisonError as error:
+            raise FollowError(f"{self._topics.tokens}/{partition}: {error}") from None
+
+    def _begun(self, partition: int, tokens: Sequence[TokenSnapshot], cut: Cut) -> Replica:
+        replica = Replica(partition, self._market, self._sink)
+        try:
+            replica.load(tokens, cut)
+        except ValueError as error:
+            raise FollowError(str(error)) from None
+        return replica
+
+    async def _follow(self) -> None:
+        log = self._topics.log
+        reader = self._bus.reader()
+        try:
+            await reader.assign({Place(log, partition): offset for partition, offset in self.next.items()})
+            await self._ask_ends()
+            asked_s = self._now_s()
+            self._is_there()
+            while True:
+                for record in await reader.poll(MAX_POLLED, POLL_S):
+                    self._apply(record)
+                self._is_there()
+                if self._now_s() - asked_s >= LAG_INTERVAL_S:
+                    asked_s = self._now_s()
+                    await self._ask_ends()
+        finally:
+            await reader.close()
+
+    async def _ask_ends(self) -> None:
+        ends = await self._bus.ends([Place(self._topics.log, partition) for partition in self.next])
+        self._ends = {place.partition: end for place, end in ends.items()}
+
+    def _is_there(self) -> None:
+        self._is_failing = False
+        if self.reason:
+            _log.info("the log is followed", partitions=len(self.next), tokens=len(self._market), records=self.records)
+        self.reason = ""
+
+    def _apply(self, record: Record) -> None:
+        partition = record.place.partition
+        try:
+            self._replicas[partition].apply(read_logged(record.value))
+        except (PoisonError, LogHoleError) as error:
+            raise FollowError(f"{record.place.topic}/{partition} at {record.offset}: {error}") from None
+        self.next[partition] = record.offset + 1
+        self.records += 1
