@@ -7,7 +7,7 @@ export PORT
 # Many processes are started here: each would compile everything anew where this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run install test services services-down test-ccxt lint format constraints bench bench-quick bench-full load load-smoke faults conformance proof clean
+.PHONY: help run install test test-distributed services services-down test-ccxt lint format constraints bench bench-quick bench-full load load-smoke faults conformance proof clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -20,6 +20,9 @@ install: $(VENV)/.install ## .venv with everything: server, tests, linters
 
 test: $(VENV)/.install ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-distributed: $(VENV)/.install ## every part past one machine dies again and again, nothing is lost (4 minutes; ARGS=--help for more)
+	@$(BIN)/python -m loadtests.distributed $(ARGS)
 
 services: $(VENV)/.install ## Kafka, PostgreSQL and Redis for the tests (build/services.json); without, tests start their own
 	@$(BIN)/python -m server.tests.services up
@@ -49,6 +52,9 @@ constraints: $(VENV)/.install ## pin the newest versions that pyproject.toml all
 	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints-run.txt -
 	printf '.[dev]\n' | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 	  --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 -o constraints.txt -
+	printf '.[server,timescale,socketio,kafka,redis]\nhatchling>=1.27\n' | $(BIN)/uv pip compile --quiet --universal \
+	  --generate-hashes -c constraints.txt --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 \
+	  -o deploy/constraints.txt -
 	printf '.[server,ccxt]\nasync-solipsism\nhatchling\neditables\npytest\npytest-asyncio\n' | $(BIN)/uv pip compile --quiet \
 	  --universal --upgrade --generate-hashes --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 \
 	  -o constraints-ccxt.txt -
@@ -79,9 +85,9 @@ faults: $(VENV)/.install ## 100,000 simulated schedules (ARGS="--schedules N --s
 conformance: $(VENV)/.install ## our server and SDK under the conformance suite, every profile (ARGS=server or client for one)
 	$(BIN)/python conformance/tools/ours.py $(ARGS)
 
-proof: $(VENV)/.install ## all mistakes against all conformance cases, 10,000 fault schedules (make test runs a part)
+proof: $(VENV)/.install ## all mistakes against all conformance cases, 10,000 fault schedules, processors killed (make test runs a part)
 	TOKENWIRE_PROOF=full $(BIN)/python -m pytest conformance/tests/test_kill_matrix_server.py conformance/tests/test_kill_matrix_client.py \
-		loadtests/tests/test_simulation.py $(ARGS)
+		loadtests/tests/test_simulation.py server/tests/stream/test_kafka.py $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -24,7 +24,7 @@ from typing import Final
 import uvloop
 
 from tokenwire_server.history.recorder import Recorder
-from tokenwire_server.history.service import DataDirectory
+from tokenwire_server.history.service import DataDirectory, KeptHistory
 from tokenwire_server.market.bars import BarChange
 from tokenwire_server.market.market import Market, TokenState
 from tokenwire_server.market.market_bars import MarketBars
@@ -102,9 +102,12 @@ class _Probe:
                     most = 0
 
 
-async def measure(run: str, trades: Sequence[Trade], rate: float | None, folder: Path | None) -> Measured:
-    """Feed ``trades`` at ``rate`` a second (None: as fast as possible), stored in ``folder`` (None: nowhere)."""
-    kept = None if folder is None else await DataDirectory.open(folder)
+async def measure(
+    run: str, trades: Sequence[Trade], rate: float | None, folder: Path | None, opened: KeptHistory | None = None
+) -> Measured:
+    """Feed ``trades`` at ``rate`` a second (None: as fast as possible), stored in ``folder``, or in what was ``opened``
+    (None of both: nowhere), which is closed."""
+    kept = opened if folder is None else await DataDirectory.open(folder)
     recorder = None
 
     def traded(token: TokenState, number: int, trade: Trade) -> None:

@@ -16,12 +16,16 @@ import msgspec
 
 __all__ = [
     "Asked",
+    "BarDelivered",
     "Began",
     "Checkpointed",
     "Closed",
     "Converged",
     "Delivered",
     "Entry",
+    "Faulted",
+    "Folded",
+    "Followed",
     "Gapped",
     "HistoryError",
     "JsonlWriter",
@@ -34,6 +38,8 @@ __all__ = [
     "Started",
     "Stepped",
     "Stopped",
+    "TradeDelivered",
+    "Traded",
     "Wanted",
     "alias",
     "digest",
@@ -206,6 +212,59 @@ class Converged(_OfClient, frozen=True, tag="converged", gc=False):
     latest: dict[str, str]
 
 
+class Traded(_Entry, frozen=True, tag="traded", gc=False):
+    """Ground truth: a trade of a token, and the number that it has among the token's trades."""
+
+    address: str
+    number: int
+    trade_id: str
+
+
+class Folded(_Entry, frozen=True, tag="folded", gc=False):
+    """Ground truth: a bar that closed. ``figures`` are its prices, volumes and count, one text for each."""
+
+    address: str
+    interval_ms: int
+    open_ms: int
+    figures: tuple[str, ...]
+
+
+class Followed(_OfClient, frozen=True, tag="followed", gc=False):
+    """A reader was to get every trade of a token, or (``interval_ms``) every bar of this length that closed; ``whole``:
+    from the very first one on, else from the first that it got."""
+
+    address: str
+    interval_ms: int = 0
+    whole: bool = False
+
+
+class TradeDelivered(_OfClient, frozen=True, tag="trade_delivered", gc=False):
+    """A reader took a trade. ``missed``: so many before it could not be had, it was told; None: nobody knew."""
+
+    address: str
+    number: int
+    trade_id: str
+    missed: int | None = 0
+
+
+class BarDelivered(_OfClient, frozen=True, tag="bar_delivered", gc=False):
+    """A reader took a closed bar, or a newer form of it. ``missed``: it was told that others may be missing."""
+
+    address: str
+    interval_ms: int
+    open_ms: int
+    figures: tuple[str, ...]
+    missed: bool = False
+
+
+class Faulted(_Entry, frozen=True, tag="faulted", gc=False):
+    """Somebody broke something on purpose: ``what`` was done to whom (``of``), for so long."""
+
+    what: str
+    of: str
+    ms: int = 0
+
+
 class Sample(_Entry, frozen=True, tag="sample", gc=False):
     """Resources of a process (``of``), by name: open files, tasks, sockets, held bytes."""
 
@@ -230,6 +289,12 @@ Entry = (
     | Wanted
     | Overflowed
     | Converged
+    | Traded
+    | Folded
+    | Followed
+    | TradeDelivered
+    | BarDelivered
+    | Faulted
     | Sample
 )
 """Everything that a history holds."""

@@ -6,12 +6,16 @@ from typing import Any, Final
 
 from loadtests.faults.history import (
     Asked,
+    BarDelivered,
     Began,
     Checkpointed,
     Closed,
     Converged,
     Delivered,
     Entry,
+    Faulted,
+    Folded,
+    Followed,
     Gapped,
     Opened,
     Overflowed,
@@ -22,10 +26,12 @@ from loadtests.faults.history import (
     Started,
     Stepped,
     Stopped,
+    Traded,
+    TradeDelivered,
     Wanted,
 )
 
-__all__ = ["Index", "Life", "Stretch", "Violation"]
+__all__ = ["Index", "Life", "Reading", "Stretch", "Violation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,18 @@ class Life:
     strays: list[Delivered] = field(default_factory=list)  # delivered outside any session
 
 
+@dataclass(slots=True)
+class Reading:
+    """What a reader was to get of one token: its trades, or its bars of one length."""
+
+    client: str
+    address: str
+    interval_ms: int  # 0: trades
+    whole: bool = False
+    trades: list[TradeDelivered] = field(default_factory=list)
+    bars: list[BarDelivered] = field(default_factory=list)
+
+
 class Index:
     """One pass over the history, and what the rules look up in it. Frames are kept in the order of their sending."""
 
@@ -92,6 +110,10 @@ class Index:
         self.order: dict[str, dict[str, int]] = {}  # address: when which price was produced, counted from 0
         self.lives: dict[tuple[str, int], Life] = {}
         self.samples: dict[str, list[Sample]] = {}
+        self.traded: dict[str, dict[int, str]] = {}  # address: id by number
+        self.folded: dict[tuple[str, int], dict[int, tuple[str, ...]]] = {}  # (address, length): figures by beginning
+        self.readings: dict[tuple[str, str, int], Reading] = {}  # (client, address, length)
+        self.faults: list[Faulted] = []
         for entry in history:
             _TAKE[type(entry)](self, entry)
 
@@ -213,6 +235,31 @@ class Index:
     def _sample(self, entry: Sample) -> None:
         self.samples.setdefault(entry.of, []).append(entry)
 
+    def _traded(self, entry: Traded) -> None:
+        self.traded.setdefault(entry.address, {})[entry.number] = entry.trade_id
+
+    def _folded(self, entry: Folded) -> None:
+        self.folded.setdefault((entry.address, entry.interval_ms), {})[entry.open_ms] = entry.figures
+
+    def _reading(self, client: str, address: str, interval_ms: int) -> Reading:
+        key = client, address, interval_ms
+        reading = self.readings.get(key)
+        if reading is None:
+            reading = self.readings[key] = Reading(client, address, interval_ms)
+        return reading
+
+    def _followed(self, entry: Followed) -> None:
+        self._reading(entry.client, entry.address, entry.interval_ms).whole = entry.whole
+
+    def _trade_delivered(self, entry: TradeDelivered) -> None:
+        self._reading(entry.client, entry.address, 0).trades.append(entry)
+
+    def _bar_delivered(self, entry: BarDelivered) -> None:
+        self._reading(entry.client, entry.address, entry.interval_ms).bars.append(entry)
+
+    def _faulted(self, entry: Faulted) -> None:
+        self.faults.append(entry)
+
 
 _TAKE: Final[dict[type, Callable[[Index, Any], None]]] = {
     Sent: Index._sent,
@@ -231,5 +278,11 @@ _TAKE: Final[dict[type, Callable[[Index, Any], None]]] = {
     Wanted: Index._wanted,
     Overflowed: Index._overflowed,
     Converged: Index._converged,
+    Traded: Index._traded,
+    Folded: Index._folded,
+    Followed: Index._followed,
+    TradeDelivered: Index._trade_delivered,
+    BarDelivered: Index._bar_delivered,
+    Faulted: Index._faulted,
     Sample: Index._sample,
 }

@@ -1,8 +1,9 @@
 """What must hold, whatever breaks: judged over a history, written once for every level.
 
 :func:`judge` returns the violations, the most basic ones first. The rules are in :mod:`loadtests.faults.rules_server`
-(what crossed the wire) and :mod:`loadtests.faults.rules_client` (what the application saw); each is a function
-from an index of the history to violations, named after what it holds up.
+(what crossed the wire), :mod:`loadtests.faults.rules_client` (what the application saw) and
+:mod:`loadtests.faults.rules_market` (trades and bars, whoever reads them); each is a function from an index of the
+history to violations, named after what it holds up.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from loadtests.faults.history import Entry
 from loadtests.faults.index import Index, Violation
 from loadtests.faults.rules_client import CLIENT_RULES
+from loadtests.faults.rules_market import MARKET_RULES
 from loadtests.faults.rules_server import SERVER_RULES
 
 __all__ = ["RULES", "Rule", "Violation", "judge"]
 
 Rule = Callable[[Index], Iterator[Violation]]
 
-RULES: dict[str, Rule] = {**SERVER_RULES, **CLIENT_RULES}
+RULES: dict[str, Rule] = {**SERVER_RULES, **CLIENT_RULES, **MARKET_RULES}
 """Every invariant by its name."""
 
 

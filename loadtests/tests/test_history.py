@@ -6,12 +6,16 @@ import pytest
 
 from loadtests.faults.history import (
     Asked,
+    BarDelivered,
     Began,
     Checkpointed,
     Closed,
     Converged,
     Delivered,
     Entry,
+    Faulted,
+    Folded,
+    Followed,
     Gapped,
     HistoryError,
     JsonlWriter,
@@ -24,6 +28,8 @@ from loadtests.faults.history import (
     Started,
     Stepped,
     Stopped,
+    Traded,
+    TradeDelivered,
     Wanted,
     alias,
     dump_entry,
@@ -48,6 +54,12 @@ ONE_OF_EACH: list[Entry] = [
     Wanted(9, "c1", 1, "A", True),
     Overflowed(9, "c1", 1, 3),
     Converged(10, "c1", 1, ("A",), ("A",), {"A": "7"}),
+    Traded(10, "A", 1, "x1"),
+    Folded(10, "A", 1000, 0, ("1", "1", "1", "1")),
+    Followed(10, "c1", 0, "A", 1000, True),
+    TradeDelivered(10, "c1", 0, "A", 1, "x1", None),
+    BarDelivered(10, "c1", 0, "A", 1000, 0, ("1", "1", "1", "1"), True),
+    Faulted(10, "kill", "processor-1", 1200),
     Sample(10, "server", {"fds": 3}),
 ]
 
