@@ -14,7 +14,7 @@ from .conftest import ROOT
 
 PAGES = [
     *("server/README.md", "server/COMING_FROM.md", "server/tokenwire_server/sources/README.md"),
-    *("client_sdk/README.md", "schemas/README.md"),
+    *("client_sdk/README.md", "schemas/README.md", "deploy/README.md", "deploy/SIZING.md"),
 ]
 TABLES = (ROOT / "server/COMING_FROM.md").read_text("utf-8")
 COMMANDS = sorted(
