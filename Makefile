@@ -85,9 +85,8 @@ faults: $(VENV)/.install ## 100,000 simulated schedules (ARGS="--schedules N --s
 conformance: $(VENV)/.install ## our server and SDK under the conformance suite, every profile (ARGS=server or client for one)
 	$(BIN)/python conformance/tools/ours.py $(ARGS)
 
-proof: $(VENV)/.install ## all mistakes against all conformance cases, 10,000 fault schedules, processors killed (make test runs a part)
-	TOKENWIRE_PROOF=full $(BIN)/python -m pytest conformance/tests/test_kill_matrix_server.py conformance/tests/test_kill_matrix_client.py \
-		loadtests/tests/test_simulation.py server/tests/stream/test_kafka.py $(ARGS)
+proof: $(VENV)/.install ## all mistakes against all conformance cases, 10,000 fault schedules, campaigns of kills (make test runs a part)
+	TOKENWIRE_PROOF=full $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 1200 $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

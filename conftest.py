@@ -59,8 +59,17 @@ _LONG: Final = (
 """Files of more than ten seconds, which no worker should begin last; those that wait between those that compute."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first, and what takes long only in the proof (see the marker ``proof``)."""
+    is_proof = os.environ.get("TOKENWIRE_PROOF") == "full"
+    kept, left = [], []
+    for item in items:
+        marker = item.get_closest_marker("proof")
+        is_asked_for = marker is not None if is_proof else marker is None or not marker.kwargs.get("only")
+        (kept if is_asked_for else left).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
     place = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 

@@ -27,6 +27,7 @@ from tokenwire_conformance.server.bench import Bench
 from tokenwire_conformance.server.cases import SERVER
 
 FULL = os.environ.get("TOKENWIRE_PROOF") == "full"
+pytestmark = pytest.mark.proof
 FEWEST = 150
 NEEDS_OTHERS: dict[str, set[str] | None] = {
     "error_text_of_a_megabyte": None,

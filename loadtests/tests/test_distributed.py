@@ -204,6 +204,7 @@ def test_the_last_line_counts_what_is_wrong() -> None:
 # --- the run -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proof(only=True)
 @pytest.mark.skipif(bool(lacking()) and not os.environ.get("CI"), reason=f"an engine is missing: {lacking()}")
 async def test_every_part_is_killed_and_nothing_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []

@@ -6,6 +6,7 @@ from loadtests.dead_readers import measure
 from loadtests.faults.real import run_campaign
 
 
+@pytest.mark.proof(only=True)
 async def test_100_clients_lose_nothing_whatever_dies(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = await run_campaign(100, seed=1)
     with capsys.disabled():

@@ -19,6 +19,7 @@ from loadtests.faults.simulation import World, simulate
 SCHEDULES = 10_000 if os.environ.get("TOKENWIRE_PROOF") == "full" else 1_500
 
 
+@pytest.mark.proof
 def test_thousands_of_schedules_without_a_silent_hole(capsys: pytest.CaptureFixture[str]) -> None:
     shown = 0
 

@@ -13,6 +13,7 @@ from ..services.kafka import Kafka
 _PATIENCE_S = 60
 
 
+@pytest.mark.proof(only=True)
 async def test_a_worker_whose_broker_dies_before_it_commits_goes_on_with_the_next(
     own_kafka: Kafka, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

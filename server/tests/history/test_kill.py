@@ -193,6 +193,7 @@ def test_a_tape_through_kills_gives_the_bars_of_the_tape(tmp_path: Path, seed: i
     assert stored == (LINES, LINES)
 
 
+@pytest.mark.proof(only=True)
 def test_a_tape_through_kills_of_the_server_and_of_its_database_gives_the_bars_of_the_tape(
     tmp_path: Path, database: PostgresPlace, postgres: PostgresServer
 ) -> None:

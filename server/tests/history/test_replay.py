@@ -27,6 +27,13 @@ SCHEMAS = itertools.count()
 TOKENS = ("venue:X", "venue:Y", "venue:Z")
 
 
+IS_PROOF = os.environ.get("TOKENWIRE_PROOF") == "full"
+
+
+def _examples(most: int) -> int:
+    return most if IS_PROOF else most // 3
+
+
 def spread(steps: list[BarStep]) -> list[Step]:
     """The trades over several tokens, each with an id of its own, and the clock moves on after every one: it closes
     what was over when it came, with a restart in between or without."""
@@ -105,13 +112,14 @@ async def compare(life: Life, steps: list[Step], intervals: tuple[Interval, ...]
     assert stored == closed
 
 
+@pytest.mark.proof
 @given(
     lives(),
     st.lists(st.tuples(st.integers(0, 80), st.sampled_from(["commit", "crash", "crash", "end"])), max_size=10),
     st.sampled_from(PLANS),
     st.sampled_from([2, 5, 1_000]),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=_examples(120), deadline=None)
 def test_crashes_and_repetitions_leave_no_trace(
     steps: list[BarStep], acts: list[tuple[int, str]], intervals: tuple[Interval, ...], history: int
 ) -> None:
@@ -119,13 +127,14 @@ def test_crashes_and_repetitions_leave_no_trace(
         asyncio.run(live(spread(steps), acts, intervals, history, folder))
 
 
+@pytest.mark.proof
 @given(
     lives(),
     st.lists(st.tuples(st.integers(0, 80), st.sampled_from(["commit", "crash", "crash", "end"])), max_size=6),
     st.sampled_from(PLANS),
     st.sampled_from([2, 5, 1_000]),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=_examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nor_do_they_in_postgres(
     database: PostgresPlace,
     steps: list[BarStep],

@@ -1,7 +1,6 @@
 """``collect`` as a process that writes to real Kafka, and whatever can end it: each trade is there once, in order.
 
-A test run kills it three times; ``TOKENWIRE_PROOF=full`` ten times at each of two paces, and stops it for longer than a
-transaction may take.
+``make proof`` kills it ten times at each of two paces, and stops it for longer than a transaction may take.
 """
 
 import asyncio
@@ -34,8 +33,7 @@ from ..services.kafka import Kafka
 from ..sources.conftest import agg_trade, write_tape
 from .test_processor import topics_named
 
-FULL = os.environ.get("TOKENWIRE_PROOF") == "full"
-KILLS, STOPPED_S = (10, 12.0) if FULL else (3, 1.5)
+KILLS, STOPPED_S = 10, 12.0
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT", "DOGEUSDT")
 REPLACED = 3
 _PATIENCE_S = 60
@@ -154,7 +152,8 @@ def ids(of: Sequence[int]) -> str:
     return f"{len(of)}, {len(set(of))} of them different, {'' if sorted(of) == list(of) else 'not '}in order"
 
 
-@pytest.mark.parametrize("speed", ["max", *(["1"] if FULL else [])])
+@pytest.mark.proof(only=True)
+@pytest.mark.parametrize("speed", ["max", "1"])
 async def test_a_collector_killed_again_and_again_writes_every_trade_once(
     speed: str, own_kafka: Kafka, unique: str, tmp_path: Path
 ) -> None:
@@ -269,6 +268,7 @@ async def test_brokers_that_are_away_at_the_start_are_waited_for(own_kafka: Kafk
     assert (await written(address, unique))[0] == expected
 
 
+@pytest.mark.proof(only=True)
 async def test_while_brokers_are_away_sources_wait_and_the_end_is_told(own_kafka: Kafka, unique: str) -> None:
     async with collecting(own_kafka.address, unique, "simulator") as one:
         await one.until_ready()

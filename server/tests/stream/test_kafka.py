@@ -9,6 +9,7 @@ import random
 import sys
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from tokenwire_server.bus.kafka import KafkaBus
@@ -25,6 +26,7 @@ TRADES, KILLS = (3_000, 5) if FULL else (900, 1)
 _PATIENCE_S = 120
 
 
+@pytest.mark.proof
 def test_killed_processors_write_what_one_that_lives_writes(kafka: Kafka, unique: str) -> None:
     records = tape(7, TRADES)
     expected: list[object] = []

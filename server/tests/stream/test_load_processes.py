@@ -1,7 +1,7 @@
 """``load`` as processes between real Kafka and real PostgreSQL, killed and stopped, and the database killed: what is
 stored is, to the row, what the log holds.
 
-A test run does each once, ``make proof`` (``TOKENWIRE_PROOF=full``) five times.
+``make proof`` does that, each three times; the others are of every test run.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from .test_kafka import end
 from .test_processor import NOW_MS, PLAN, result, tape, topics_named
 
 ROOT = Path(__file__).parents[3]
-ROUNDS = 5 if os.environ.get("TOKENWIRE_PROOF") == "full" else 1
+ROUNDS = 3
 TRADES = 1_500 * ROUNDS
 END_MS = 1 << 53
 _PATIENCE_S = 90
@@ -66,6 +66,7 @@ async def in_database(view: PostgresView) -> tuple[dict[str, list[tuple[int, str
     return trades, bars
 
 
+@pytest.mark.proof(only=True)
 def test_loaders_and_the_database_are_killed_and_each_row_is_stored_once(
     kafka: Kafka, own_postgres: Postgres, unique: str, tmp_path: Path
 ) -> None:
