@@ -59,7 +59,7 @@ constraints: $(VENV)/.install ## pin the newest versions that pyproject.toml all
 	  --universal --upgrade --generate-hashes --no-emit-package tokenwire --no-header --no-annotate --python-version 3.11 \
 	  -o constraints-ccxt.txt -
 
-bench: $(VENV)/.install ## our server, the floor and six peers at the same tasks (10 minutes; ARGS=--help for more)
+bench: $(VENV)/.install ## our server, the floor and six peers at the same tasks (13 minutes; ARGS=--help for more)
 	@$(BIN)/python -m loadtests.peers.install websockets ws bun picows aiohttp socketio || true
 	@$(BIN)/python -m loadtests.bench $(ARGS)
 

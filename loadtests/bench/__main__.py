@@ -1,6 +1,6 @@
 """Side by side on this machine: our server, a bare loop of send(), and other servers at the same task.
 
-python -m loadtests.bench              about 10 minutes: W1-W3, W5, W9 with six peers, and M1-M5
+python -m loadtests.bench              about 13 minutes: W1-W3, W5, W9 with six peers, and M1-M9
 python -m loadtests.bench --quick      under 90 seconds: W1, W2, W9 with three peers, one round
 python -m loadtests.bench --full       everything there is
 python -m loadtests.bench --list       the workloads and the peers, and what can run here

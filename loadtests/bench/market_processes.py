@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +10,7 @@ from typing import Any, Final
 from loadtests.bench.processes import Child, cores
 from loadtests.bench.tools import ROOT, BenchError, compiled
 
-__all__ = ["Cast", "told"]
+__all__ = ["Cast", "event", "said", "subscriptions", "told"]
 
 _START_S: Final = 20.0
 
@@ -28,19 +28,37 @@ class Cast:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def python(self, name: str, words: Sequence[str], *, reads: bool = False) -> Child:
-        """A program of ours on the server's core, or on that of the readers."""
-        return self._start(name, [sys.executable, *words], self.reader_core if reads else self.server_core)
+    def python(
+        self, name: str, words: Sequence[str], *, reads: bool = False, environment: Mapping[str, str] | None = None
+    ) -> Child:
+        """A program of ours on the server's core, or on that of the readers; it finds ``environment`` besides ours."""
+        core = self.reader_core if reads else self.server_core
+        return self._start(name, [sys.executable, *words], core, environment)
 
     def program(self, name: str, options: dict[str, Any], *, reads: bool = False) -> Child:
         """``sink`` or ``floor``."""
         words = [str(word) for pair in options.items() for word in pair]
         return self._start(name, [str(compiled(name)), *words], self.reader_core if reads else self.server_core)
 
-    def _start(self, name: str, command: Sequence[str], core: int) -> Child:
-        child = Child(name, command, core, ROOT)
+    def _start(
+        self, name: str, command: Sequence[str], core: int, environment: Mapping[str, str] | None = None
+    ) -> Child:
+        child = Child(name, command, core, ROOT, environment)
         self._stack.callback(child.stop)
         return child
+
+
+def said(
+    module: str, words: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], str]:
+    """What a run of this module, on a core of its own, said as a line of JSON; or nothing, and why."""
+    try:
+        with Cast() as cast:
+            run = cast.python(module, ["-m", f"loadtests.bench.{module}", *words], environment=environment)
+            found: dict[str, Any] = json.loads(run.line(timeout_s))
+            return found, ""
+    except BenchError as error:
+        return {}, str(error)
 
 
 def told(child: Child, words: Collection[str], timeout_s: float = _START_S) -> dict[str, int]:

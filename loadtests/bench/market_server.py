@@ -9,6 +9,7 @@ Stops on SIGTERM.
 
 import argparse
 import asyncio
+import os
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1)
     parser.add_argument("--rate", type=float, default=100.0, help="trades a second; 0: only those of the past")
     parser.add_argument("--minutes", type=int, default=0, help="of trades before the first")
+    parser.add_argument("--prefix", default="", help="of the keys of its index in REDIS_URL; empty: it has none there")
     chosen = parser.parse_args()
     configure_logging("warning")
     import uvloop
@@ -107,6 +109,8 @@ def main() -> None:
         workload = parse(chosen.workload.read_text(encoding="utf-8"))
         sources.append(Played(workload))
     more: dict[str, Any] = {"rest_rate_limit": "0"}
+    if chosen.prefix:
+        more |= {"redis_url": os.environ["REDIS_URL"], "redis_prefix": chosen.prefix}
     uvloop.run(serve(chosen.port, workload, sources, more))
 
 

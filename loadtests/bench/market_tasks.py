@@ -1,20 +1,28 @@
-"""The market's tasks M1 to M5: how large each is in which plan, how it is run, and what we promise of it."""
+"""The market's tasks M1 to M9: how large each is in which plan, how it is run, and what we promise of it."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from loadtests.bench.engine_tasks import (
+    LatencyLoad,
+    LoaderLoad,
+    PagesLoad,
+    ProcessorLoad,
+    latency_rows,
+    loader_rows,
+    page_rows,
+    processor_rows,
+)
 from loadtests.bench.market_fanout import FORMS, FanoutLoad, fanout_rows
 from loadtests.bench.market_ingest import Ingest, ingest_row
-from loadtests.bench.market_processes import Cast
+from loadtests.bench.market_processes import said
 from loadtests.bench.market_replay import FULL_TRADES, MAX_GROWTH, Replayed, replay_row
 from loadtests.bench.market_rest import MEASURED, RestLoad, rest_rows
 from loadtests.bench.market_rows import MarketRow, beside, median_row
 from loadtests.bench.market_store import HELD_SHARE, MAX_BEHIND_S, StoreLoad, store_row
 from loadtests.bench.plan import in_turn
 from loadtests.bench.targets import Target
-from loadtests.bench.tools import BenchError
 
 __all__ = [
     "COMMANDS",
@@ -46,7 +54,9 @@ class ReplayLoad:
     trades: int = 150_000
 
 
-Load = IngestLoad | RestLoad | StoreLoad | ReplayLoad | FanoutLoad
+Load = (
+    IngestLoad | RestLoad | StoreLoad | ReplayLoad | FanoutLoad | ProcessorLoad | LatencyLoad | LoaderLoad | PagesLoad
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ def _ingest(load: IngestLoad) -> list[MarketRow]:
 
 def _ingested(program: str, pace: str, trades: int) -> MarketRow:
     words = ["--program", program, "--load", pace, "--trades", str(trades)]
-    found, fault = _child("market_ingest", words, 60 + trades / 5_000)
+    found, fault = said("market_ingest", words, 60 + trades / 5_000)
     run = Ingest(**found) if found else Ingest(1, 1.0, 1.0, fault=fault)
     return ingest_row(program, pace, run)
 
@@ -90,7 +100,7 @@ def _store(load: StoreLoad) -> list[MarketRow]:
     ]
     rows: list[MarketRow] = []
     for run, words in runs:
-        found, fault = _child("market_store", ["--run", run, *words], 120 + load.seconds)
+        found, fault = said("market_store", ["--run", run, *words], 120 + load.seconds)
         if found:
             rows.append(store_row(run, load, found))
         else:
@@ -99,22 +109,10 @@ def _store(load: StoreLoad) -> list[MarketRow]:
 
 
 def _replay(load: ReplayLoad) -> list[MarketRow]:
-    found, fault = _child("market_replay", ["--trades", str(load.trades)], 120 + load.trades / 5_000)
+    found, fault = said("market_replay", ["--trades", str(load.trades)], 120 + load.trades / 5_000)
     if not found:
         return [MarketRow("M4", "tokenwire replay", "ours", "", invalid=fault)]
     return [replay_row(Replayed(**found))]
-
-
-def _child(module: str, words: Sequence[str], timeout_s: float) -> tuple[dict[str, Any], str]:
-    """What a run on a core of its own said; or nothing, and why."""
-    try:
-        with Cast() as cast:
-            found: dict[str, Any] = json.loads(
-                cast.python(module, ["-m", f"loadtests.bench.{module}", *words]).line(timeout_s)
-            )
-            return found, ""
-    except BenchError as error:
-        return {}, str(error)
 
 
 MARKET_TASKS: Final[Mapping[str, MarketTask]] = {
@@ -145,6 +143,26 @@ MARKET_TASKS: Final[Mapping[str, MarketTask]] = {
             "M5", "one token's trades to 1000 connections",
             {"tiny": FanoutLoad(20, 50, 0.5, 0.2), "daily": FanoutLoad(seconds=3.0), "full": FanoutLoad(seconds=15.0)},
             {"tiny": 8, "daily": 27, "full": 75}, fanout_rows,
+        ),
+        MarketTask(
+            "M6", "trades through Kafka, exactly once",
+            {"tiny": ProcessorLoad(2_000), "daily": ProcessorLoad(), "full": ProcessorLoad(1_000_000)},
+            {"tiny": 8, "daily": 30, "full": 110}, processor_rows,
+        ),
+        MarketTask(
+            "M7", "from a source to a client, past one machine and in one process",
+            {"tiny": LatencyLoad(100, 1.0), "daily": LatencyLoad(), "full": LatencyLoad(seconds=30.0)},
+            {"tiny": 14, "daily": 35, "full": 80}, latency_rows,
+        ),
+        MarketTask(
+            "M8", "from Kafka into PostgreSQL",
+            {"tiny": LoaderLoad(2_000, 0.2), "daily": LoaderLoad(), "full": LoaderLoad(1_000_000, 5.0)},
+            {"tiny": 10, "daily": 35, "full": 150}, loader_rows,
+        ),
+        MarketTask(
+            "M9", "pages of tokens at 500 requests a second, from Redis and without",
+            {"tiny": PagesLoad(200, 100, 0.5), "daily": PagesLoad(), "full": PagesLoad(seconds=20.0)},
+            {"tiny": 8, "daily": 30, "full": 60}, page_rows,
         ),
     )
 }  # fmt: skip

@@ -92,7 +92,7 @@ class Plan:
         return chosen
 
 
-MARKET: Final = ("M1", "M2", "M3", "M4", "M5")
+MARKET: Final = ("M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8", "M9")
 SIX: Final = ("websockets", "ws", "bun", "picows", "aiohttp", "socketio")
 
 PLANS: Final[Mapping[str, Plan]] = {

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +24,17 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Child:
-    """A process pinned to one core. It dies with us, whatever happens. ``name`` is what errors call it."""
+    """A process pinned to one core. It dies with us, whatever happens. ``name`` is what errors call it, and
+    ``environment`` what it finds besides ours."""
 
-    def __init__(self, name: str, command: Sequence[str], core: int, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        core: int,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._buffer = b""
@@ -42,6 +50,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 cwd=cwd,
+                env={**os.environ, **(environment or {})},
                 preexec_fn=settle,  # noqa: PLW1509 - we have no threads
                 start_new_session=True,
             )

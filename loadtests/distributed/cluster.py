@@ -16,10 +16,10 @@ from server.tests.services.redis import Redis
 from server.tests.services.share import private
 
 from loadtests.distributed.roles import RoleProcess
+from loadtests.engines import DATABASE, kafka_settings, postgres_settings
 
 __all__ = ["DATABASE", "SCHEMA", "Cluster", "lacking"]
 
-DATABASE: Final = "postgres"
 SCHEMA: Final = "proof"
 PARTITIONS: Final = 4
 PROCESSORS: Final = 2
@@ -100,13 +100,9 @@ class Cluster:
 
     def _environment(self) -> dict[str, str]:
         return {
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.address,
+            **kafka_settings(self.kafka),
+            **postgres_settings(self.postgres),
             "TOKENWIRE_KAFKA_PARTITIONS": str(PARTITIONS),
-            "TIMESCALE_HOST": "127.0.0.1",
-            "TIMESCALE_PORT": str(self.postgres.port),
-            "TIMESCALE_DB": DATABASE,
-            "TIMESCALE_USER": self.postgres.user,
-            "TIMESCALE_PASSWORD": self.postgres.password,
             "TOKENWIRE_TIMESCALE_SCHEMA": SCHEMA,
             "REDIS_URL": self.redis.url(),
             # All clients of the proof are one address.
