@@ -1,4 +1,4 @@
-"""The proof of the server past one machine: its pure parts, and a short run over real engines."""
+"""The proof of the server past one machine: its pure parts. ``make test-distributed`` is the proof itself."""
 
 import json
 import os
@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server.tests.services.errors import ServiceError
 from server.tests.services.kafka import Kafka
 
-from loadtests.distributed.cluster import lacking
 from loadtests.distributed.fold import expected, figures, plain
 from loadtests.distributed.markers import aborted_in
-from loadtests.distributed.run import Request, run_proof
 from loadtests.distributed.schedule import ENGINES, LONG_STOP_S, SETTLE_S, FaultKind, plan_faults
 from loadtests.distributed.tapes import captured_tape, simulated_tape, trade_frames
 from loadtests.distributed.verdict import Verdict, judged
@@ -199,28 +196,3 @@ def test_the_last_line_counts_what_is_wrong() -> None:
     assert Verdict([], []).is_good
     assert Verdict([], []).line().startswith("lost=0 duplicated=0 reordered=0 wrong=0 trades=0")
     assert not Verdict([], ["a process that was replaced goes on"]).is_good
-
-
-# --- the run -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.proof(only=True)
-@pytest.mark.skipif(bool(lacking()) and not os.environ.get("CI"), reason=f"an engine is missing: {lacking()}")
-async def test_every_part_is_killed_and_nothing_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said: list[str] = []
-    tapes = os.environ.get("TOKENWIRE_TAPES")
-    request = Request(
-        seed=1, trades=4_500, kills=1, clients=6, full=False, folder=tmp_path, tapes=Path(tapes) if tapes else None,
-        say=said.append,
-    )  # fmt: skip
-    try:
-        verdict = await run_proof(request)
-    except ServiceError as error:
-        pytest.fail(f"{error}\n" + "\n".join(said))
-    with capsys.disabled():
-        print(f"\n{verdict.line()}")
-    assert verdict.is_good, "\n".join([*said, *verdict.breaches, *map(str, verdict.violations[:20])])
-    counts = verdict.counts
-    assert counts["kills"] == 7
-    for name in ("redelivered", "takeovers", "wire", "fetched", "rows"):
-        assert counts[name] > 0, name

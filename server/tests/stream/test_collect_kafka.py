@@ -1,6 +1,6 @@
 """``collect`` as a process that writes to real Kafka, and whatever can end it: each trade is there once, in order.
 
-``make proof`` kills it ten times at each of two paces, and stops it for longer than a transaction may take.
+``make proof`` kills it six times at each of two paces, and stops it for longer than a transaction may take.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from ..services.kafka import Kafka
 from ..sources.conftest import agg_trade, write_tape
 from .test_processor import topics_named
 
-KILLS, STOPPED_S = 10, 12.0
+KILLS, STOPPED_S = 6, 12.0
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT", "DOGEUSDT")
 REPLACED = 3
 _PATIENCE_S = 60
