@@ -60,21 +60,8 @@ def count(summary: dict[str, Any], name: str) -> int:
 
 @pytest.mark.parametrize("words", [(), ("--processes", "2"), ("--strict", "--tokens", "3")])
 async def test_our_server_passes(words: tuple[str, ...], tmp_path: Path) -> None:
-    options = (
-        "--users",
-        "10",
-        "--duration",
-        "6",
-        "--rate",
-        "10",
-        "--gate-ms",
-        "2000",
-        "--shape",
-        "soak",
-        *UNHURRIED,
-        *words,
-    )
-    _, summary, text = await load(tmp_path, *options)
+    options = ("--users", "20", "--duration", "6", "--rate", "20", "--gate-ms", "2000", "--shape", "soak")
+    _, summary, text = await load(tmp_path, *options, *UNHURRIED, *words)
     assert reasons(summary) == [], text
     assert summary["verdict"] in text.splitlines()[-1]
     assert count(summary, "delivered") > 80
