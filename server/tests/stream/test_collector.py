@@ -44,7 +44,7 @@ def test_everything_is_written_where_it_belongs() -> None:
             announced = [info.address for event in each if isinstance(event, raw.Tokens) for info in event.tokens]
             assert announced == [name for name in NAMES if partition_of(name, 3) == number]
         assert await ids(bus) == {NAMES[0]: ["1", "2"], NAMES[1]: ["1"]}
-        assert await read_positions(bus, TOPICS, "c") == {"s": "line 4"}
+        assert await read_positions(bus, TOPICS) == {"s": ("line 4",)}
         assert sink.rejections == {("s", "price_not_positive"): 1, ("s", "bad_json"): 1}
         assert (sink.trades_taken, sink.values_taken, sink.gaps) == ({"s": 3}, {"s": 1}, {"s": (1, 7)})
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,15 @@ from .virtual import run_virtual
 
 
 async def killed_again_and_again(
-    bus: MemoryBus, chance: random.Random, play: Callable[[BusSink, Mapping[str, str]], Coroutine[Any, Any, None]]
+    bus: MemoryBus,
+    chance: random.Random,
+    play: Callable[[BusSink, Mapping[str, Sequence[str]]], Coroutine[Any, Any, None]],
+    names: Sequence[str],
 ) -> int:
-    """Collect what ``play`` delivers, to its end, however often it is killed; how often that was."""
+    """Collect what ``play`` delivers, to its end, however often it is killed; how often that was. ``names`` are those
+    that collectors go by in turn."""
     for kills in itertools.count():
-        sink = BusSink(Shaky(bus, chance), TOPICS, "c", ["tape"], wall_ms=wall_ms)
+        sink = BusSink(Shaky(bus, chance), TOPICS, names[kills % len(names)], ["tape"], wall_ms=wall_ms)
 
         async def collect(sink: BusSink = sink) -> None:
             positions = await sink.begin()
@@ -52,21 +56,22 @@ def of_each(trades: Iterable[Trade]) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.parametrize("names", ["c", "cd"])
 @pytest.mark.parametrize("seed", range(6))
-def test_a_source_that_goes_on_where_it_stood_loses_and_doubles_nothing(seed: int) -> None:
+def test_a_source_that_goes_on_where_it_stood_loses_and_doubles_nothing(seed: int, names: str) -> None:
     async def scenario() -> None:
         chance = random.Random(seed)
         bus = await new_bus()
         tape = [trade(chance.choice(NAMES), number) for number in range(600)]
 
-        async def play(sink: BusSink, positions: Mapping[str, str]) -> None:
-            for at in range(int(positions.get("s", "0")), len(tape), 3):
+        async def play(sink: BusSink, positions: Mapping[str, Sequence[str]]) -> None:
+            for at in range(max(map(int, positions.get("s", ["0"]))), len(tape), 3):
                 sink.trades("s", tape[at : at + 3])
                 sink.offset("s", str(at + 3))
                 if chance.random() < 0.3:
                     await asyncio.sleep(chance.random() / 5)
 
-        kills = await killed_again_and_again(bus, chance, play)
+        kills = await killed_again_and_again(bus, chance, play, names)
         assert await ids(bus) == of_each(tape)
         assert kills > 1
 
@@ -77,8 +82,9 @@ async def a_while(seconds: float) -> None:
     await asyncio.sleep(max(seconds, 0.001))  # less is nothing in virtual time
 
 
+@pytest.mark.parametrize("names", ["c", "cd"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_tape_is_written_once_however_often_it_is_killed(seed: int, tmp_path: Path) -> None:
+def test_a_tape_is_written_once_however_often_it_is_killed(seed: int, names: str, tmp_path: Path) -> None:
     symbols = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
     path = write_tape(tmp_path / "tape", [agg_trade(n, symbols[n % 3]) for n in range(900)], step_ms=20)
 
@@ -86,13 +92,13 @@ def test_a_tape_is_written_once_however_often_it_is_killed(seed: int, tmp_path: 
         chance = random.Random(seed)
         bus = await new_bus()
 
-        async def play(sink: BusSink, positions: Mapping[str, str]) -> None:
+        async def play(sink: BusSink, positions: Mapping[str, Sequence[str]]) -> None:
             tape = Tape(path, speed=chance.choice((0, 1, 3)), name="tape", sleep=a_while)
             if "tape" in positions:
                 tape.resume(positions["tape"])
             await tape.run(sink)
 
-        kills = await killed_again_and_again(bus, chance, play)
+        kills = await killed_again_and_again(bus, chance, play, names)
         expected = {f"binance:{symbol}": [str(n) for n in range(at, 900, 3)] for at, symbol in enumerate(symbols)}
         assert await ids(bus) == expected
         assert kills > 1
@@ -100,15 +106,14 @@ def test_a_tape_is_written_once_however_often_it_is_killed(seed: int, tmp_path: 
     run_virtual(scenario)
 
 
-def test_positions_belong_to_a_name_and_are_found_by_another() -> None:
+def test_the_last_position_of_each_collector_is_found_the_oldest_first() -> None:
     async def scenario() -> None:
         bus = await new_bus()
-        for name, position in (("a", "1"), ("b", "2"), ("a", "3"), ("b", "4")):
+        for name, position in (("a", "1"), ("b", "2"), ("c", "3"), ("b", "4"), ("a", "5")):
             async with collecting(bus, name) as sink:
                 sink.offset("s", position)
         place = Place(TOPICS.positions, 0)
         await bus.write([Outgoing(place, b"\xff/s", b"{}"), Outgoing(place, b"a/s", b"rubbish")])
-        assert await read_positions(bus, TOPICS, "a") == {"s": "3"}
-        assert await read_positions(bus, TOPICS, "new") == {"s": "4"}
+        assert await read_positions(bus, TOPICS) == {"s": ("3", "4", "5")}
 
     run_virtual(scenario)

@@ -183,18 +183,19 @@ class BusSink:
 
     # --- writing -----------------------------------------------------------------------------------------------
 
-    async def begin(self) -> Mapping[str, str]:
-        """Be the collector of this name, as soon as the bus can be had: where each source stands, by its name.
+    async def begin(self) -> Mapping[str, Sequence[str]]:
+        """Be the collector of this name, as soon as the bus can be had: where each source stands, as of
+        :func:`read_positions`.
 
         Raises:
             FencedError: another collector has taken the name over.
         """
-        found: dict[str, str] = {}
+        found: dict[str, Sequence[str]] = {}
 
         async def begin() -> None:
             await self._bus.ensure(self._topics.specs())
             await self.writer.open()
-            found.update(await read_positions(self._bus, self._topics, self._instance))
+            found.update(await read_positions(self._bus, self._topics))
 
         retry_s = COMMIT_INTERVAL_S
         while not await self._attempt(begin):

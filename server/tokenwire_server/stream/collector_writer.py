@@ -189,17 +189,19 @@ class CollectorWriter:
             _log.warning("clocks differ", brokers_ahead_ms=skew_ms, advice="set the machines' clocks by NTP")
 
 
-async def read_positions(bus: Bus, topics: Topics, instance: str) -> dict[str, str]:
-    """Where each source stands, by name: what the collector ``instance`` wrote of it, else what another wrote last."""
+async def read_positions(bus: Bus, topics: Topics) -> dict[str, Sequence[str]]:
+    """Where each source stands, by name: the last position that each collector wrote of it, the oldest first."""
     place = Place(topics.positions, 0)
     _, end = await bus.bounds(place)
-    own: dict[str, str] = {}
-    others: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}  # by source and collector
     for record in await bus.read(place, 0, end):
         try:
             whose, _, source = record.key.decode().partition("/")
             if not whose.startswith("#"):
-                (own if whose == instance else others)[source] = _positions.decode(record.value).position
+                position = _positions.decode(record.value).position
+                written = found.setdefault(source, {})
+                written.pop(whose, None)
+                written[whose] = position
         except (UnicodeDecodeError, msgspec.DecodeError) as error:
             _log.warning("position left aside", topic=place.topic, offset=record.offset, reason=str(error))
-    return {**others, **own}
+    return {source: tuple(written.values()) for source, written in found.items()}
