@@ -103,10 +103,12 @@ class _ShakyWriter:
 
 
 class Away:
-    """A bus that nobody answers for while ``is_away``."""
+    """A bus that is refused while ``is_away``, and does not answer for its ends while ``is_silent``."""
 
     def __init__(self, bus: MemoryBus) -> None:
         self.is_away = False
+        self.is_silent = False
+        self.asked = 0  # for the ends
         self.inner = self._bus = bus
 
     def __getattr__(self, name: str) -> Any:
@@ -128,6 +130,13 @@ class Away:
                 await inner.close()
 
         return Writer()
+
+    async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        self.asked += 1
+        self.check()
+        if self.is_silent:
+            await asyncio.Event().wait()
+        return await self._bus.ends(places)
 
     def check(self) -> None:
         if self.is_away:

@@ -6,13 +6,20 @@ from decimal import Decimal
 
 import pytest
 
+from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.bus.port import Outgoing, Place
 from tokenwire_server.market.trades import TokenInfo
 from tokenwire_server.market.values import TokenValue
 from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream import collector
-from tokenwire_server.stream.collector import BusSink
+from tokenwire_server.stream.collector import (
+    CHECK_INTERVAL_S,
+    CHECK_TIMEOUT_S,
+    COMMIT_INTERVAL_S,
+    MAX_RETRY_S,
+    BusSink,
+)
 from tokenwire_server.stream.records import State
 from tokenwire_server.stream.topics import partition_of
 
@@ -33,6 +40,57 @@ def test_a_bus_that_is_away_at_the_start_is_waited_for() -> None:
         async with asyncio.timeout(collector.MAX_RETRY_S + 1):
             assert await beginning == {}
         assert sink.failure is None
+
+    run_virtual(scenario)
+
+
+async def topic_ends(bus: MemoryBus) -> Mapping[Place, int]:
+    places = [Place(spec.name, number) for spec in TOPICS.specs() for number in range(spec.partitions)]
+    return await bus.ends(places)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason", "at_most_s"),
+    [
+        ("is_away", "nobody answers", CHECK_INTERVAL_S),
+        ("is_silent", "the brokers did not answer within 5 s", CHECK_INTERVAL_S + CHECK_TIMEOUT_S),
+    ],
+)
+def test_who_has_nothing_to_write_notices_too(trouble: str, reason: str, at_most_s: float) -> None:
+    async def scenario() -> None:
+        bus = Away(await new_bus())
+        async with collecting(bus) as sink:
+            changes: list[str | None] = []
+            sink.on_change = lambda: changes.append(sink.failure)
+            sink.trades("s", [trade(NAMES[0], 1)])
+            await asyncio.sleep(60)
+            written = await topic_ends(bus.inner)
+            for _ in range(2):
+                setattr(bus, trouble, True)
+                await asyncio.sleep(at_most_s + 2 * COMMIT_INTERVAL_S)
+                assert sink.failure == reason
+                await asyncio.sleep(300)
+                setattr(bus, trouble, False)
+                await asyncio.sleep(MAX_RETRY_S + CHECK_TIMEOUT_S)
+                assert sink.failure is None
+            assert changes == [reason, None, reason, None]
+            assert await topic_ends(bus.inner) == written
+            assert sink.has_room
+
+    run_virtual(scenario)
+
+
+def test_only_who_has_nothing_to_write_asks_and_seldom() -> None:
+    async def scenario() -> None:
+        bus = Away(await new_bus())
+        async with collecting(bus) as sink:
+            bus.asked = 0
+            for number in range(60):
+                sink.trades("s", [trade(NAMES[0], number)])
+                await asyncio.sleep(1)
+            assert bus.asked == 0
+            await asyncio.sleep(60)
+            assert bus.asked == pytest.approx(60 / CHECK_INTERVAL_S, abs=1)
 
     run_virtual(scenario)
 
