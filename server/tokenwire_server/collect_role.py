@@ -130,8 +130,8 @@ async def _collect_to_bus(
     )
 
 
-async def _begun(sink: BusSink, stop: asyncio.Event) -> Mapping[str, str] | None:
-    """Where each source stands, as soon as the bus tells; None if it is to end before."""
+async def _begun(sink: BusSink, stop: asyncio.Event) -> Mapping[str, Sequence[str]] | None:
+    """Where each source stands, as of ``BusSink.begin``, as soon as the bus tells; None if it is to end before."""
     beginning = asyncio.create_task(sink.begin())
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -143,12 +143,12 @@ async def _begun(sink: BusSink, stop: asyncio.Event) -> Mapping[str, str] | None
         await asyncio.gather(beginning, stopped, return_exceptions=True)
 
 
-def _resume(sources: Sequence[Source], positions: Mapping[str, str]) -> None:
+def _resume(sources: Sequence[Source], positions: Mapping[str, Sequence[str]]) -> None:
     for source in sources:
-        position = positions.get(source.name)
-        if position is not None and isinstance(source, Resumable):
-            source.resume(position)
-            _log.info("source goes on", source=source.name, position=position[:200])
+        stored = positions.get(source.name)
+        if stored and isinstance(source, Resumable):
+            source.resume(stored)
+            _log.info("source goes on", source=source.name, collectors=len(stored), newest=stored[-1][:200])
 
 
 async def _collect(

@@ -53,7 +53,7 @@ async def attach(
     for source in sources:
         position = kept.beginning.offsets.get(source.name)
         if position is not None and isinstance(source, Resumable):
-            source.resume(position)
+            source.resume([position])
     if len(pipeline.market):
         _log.info("history restored", tokens=len(pipeline.market), trades=kept.beginning.numbered)
 

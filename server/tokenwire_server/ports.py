@@ -121,9 +121,11 @@ class Source(Protocol):
 class Resumable(Protocol):
     """A source that can go on where it was when the process ended, however it ended."""
 
-    def resume(self, position: str) -> None:
-        """Go on behind the last ``position`` that was stored; called before ``run``, and not without one. A position
-        that means nothing here (another file) is left aside. What comes twice all the same is dropped by its ids.
+    def resume(self, positions: Sequence[str]) -> None:
+        """Go on behind the last position that each process stored under this source's name, the oldest first; called
+        before ``run``, and not without any. One of them may have gone on where another ended, or each had tokens of its
+        own: so of each token the furthest counts, and of those that can't be compared the last. A position that means
+        nothing here (another file) is left aside. What comes twice all the same is dropped by its ids.
 
         A source whose clock is not the wall clock tells it again first, as it stood at that position."""
 

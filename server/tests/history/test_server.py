@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ class Feed:
         self.delivered = asyncio.Event()
         self._trades = trades
 
-    def resume(self, position: str) -> None:
-        self.resumed = position
+    def resume(self, positions: Sequence[str]) -> None:
+        (self.resumed,) = positions
 
     async def run(self, sink: Sink) -> None:
         sink.tokens(self.name, [TokenInfo("PEPE-address", "PEPE", "Pepe", "", Decimal(1_000))])

@@ -1,8 +1,11 @@
 """Where sources go on: a tape behind its last line, the simulator with its tokens; nothing else passes for it."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenwire_server.market.retention import FOREVER, Retention, parse_duration_ms, parse_retention_bars
 from tokenwire_server.ports import Resumable
@@ -29,7 +32,7 @@ async def test_a_tape_goes_on_behind_any_line_as_if_it_had_never_stopped(tmp_pat
     for cut, position in enumerate(whole.offsets, 1):
         source = tape(tmp_path / "a.tape", frames)
         assert isinstance(source, Resumable)
-        source.resume(position)
+        source.resume([position])
         sink = RecordingSink()
         await source.run(sink)
         before = sum(frame != "garbage" for frame in frames[:cut])
@@ -44,7 +47,7 @@ async def test_a_tape_goes_on_behind_any_line_as_if_it_had_never_stopped(tmp_pat
 async def test_a_position_of_another_tape_means_nothing(tmp_path: Path, position: str) -> None:
     sink = RecordingSink()
     source = tape(tmp_path / "a.tape")
-    source.resume(position.format(mark=source._mark))
+    source.resume([position.format(mark=source._mark)])
     await source.run(sink)
     assert len(sink.all) == 20
 
@@ -53,24 +56,40 @@ async def test_two_tapes_are_told_apart_by_what_they_begin_with(tmp_path: Path) 
     sink = RecordingSink()
     await tape(tmp_path / "a.tape").run(sink)
     other = tape(tmp_path / "b.tape", [agg_trade(n, price="7") for n in range(1, 31)])
-    other.resume(sink.offsets[-1])
+    other.resume(sink.offsets[-1:])
     again = RecordingSink()
     await other.run(again)
     assert len(again.all) == 30
 
 
+@given(st.permutations([3, 12, 7]))
+def test_of_several_lines_of_a_tape_it_goes_on_behind_the_furthest(numbers: list[int]) -> None:
+    with TemporaryDirectory() as folder:
+        source = tape(Path(folder) / "a.tape")
+    positions = [f"{number} {source._mark}" for number in numbers]
+    source.resume(["", "99 0123456789abcdef", *positions, "nonsense"])
+    assert source.skipped == 12
+
+
+@given(st.permutations(["1 5000", "77 9000", "2 7", "nonsense"]))
+def test_of_several_simulators_the_one_that_made_most_is_gone_on_from(positions: list[str]) -> None:
+    simulator = Simulator(Simulation(1), reseed=Simulation)
+    simulator.resume(positions)
+    assert simulator._simulation.position == (77, 9_000 + SKIPPED_IDS)
+
+
 def test_the_simulator_keeps_its_tokens_unless_a_seed_is_asked_for() -> None:
     kept = Simulator(Simulation(1), reseed=Simulation)
-    kept.resume("77 5000")
+    kept.resume(["77 5000"])
     assert kept._simulation.tokens() == Simulation(77).tokens()
     asked = Simulator(Simulation(1))
-    asked.resume("77 5000")
+    asked.resume(["77 5000"])
     assert asked._simulation.tokens() == Simulation(1).tokens()
     for simulator in (kept, asked):
         numbers = [int(trade.trade_id) for trade in simulator._simulation.step(1_700_000_000_000)]
         assert min(numbers) == 5_000 + SKIPPED_IDS + 1
     unknown = Simulator(Simulation(1), reseed=Simulation)
-    unknown.resume("nonsense")
+    unknown.resume(["nonsense"])
     assert unknown._simulation.tokens() == Simulation(1).tokens()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from decimal import Decimal
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from tokenwire_server.sources.binance import binance
 from tokenwire_server.sources.continuity import Continuity
 from tokenwire_server.sources.exchange import Exchange
 from tokenwire_server.sources.frames import VenueTrade
-from tokenwire_server.sources.positions import Positions, read_positions
+from tokenwire_server.sources.positions import Position, Positions, furthest, read_positions
 
 from .test_refill import numbers, page, with_trades
 from .world import T0, World
@@ -53,9 +54,35 @@ def test_it_stays_before_an_open_hole() -> None:
     assert told(positions, 2e9) == {"BTCUSDT": [8, "8", T0]}
 
 
-@given(st.text() | st.from_type(type(None)).map(lambda _: '{"BTCUSDT":[1,"1"]}'))
-def test_a_text_of_something_else_means_nothing(text: str) -> None:
-    assert read_positions(text, ["BTCUSDT"]) == {}
+@given(st.text() | st.sampled_from(['{"BTCUSDT":[1,"1"]}', '{"BTCUSDT":["1","1",1]}', "[]", "\ud800"]))
+def test_a_text_of_something_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        read_positions(text)
+
+
+def at(number: int, trade_id: str = "") -> Position:
+    return Position(number, trade_id or str(number), T0 + number)
+
+
+SYMBOLS = ["A", "B", "C", "D"]
+told_by_some = st.lists(st.dictionaries(st.sampled_from(SYMBOLS), st.integers(0, 9).map(at)), max_size=5)
+
+
+@given(told_by_some, st.randoms(use_true_random=False))
+def test_the_furthest_of_each_symbol_counts_whoever_told_it_and_in_whatever_order(
+    several: list[dict[str, Position]], random: Random
+) -> None:
+    wanted = frozenset("ABC")
+    found = furthest(several, wanted)
+    told = {symbol: [each[symbol].number for each in several if symbol in each] for symbol in SYMBOLS}
+    assert found == {symbol: at(max(told[symbol])) for symbol in wanted if told[symbol]}
+    random.shuffle(several)
+    assert furthest(several, wanted) == found
+
+
+@given(st.permutations(["x", "y", "z"]))
+def test_of_equal_numbers_the_one_told_last_counts(ids: list[str]) -> None:
+    assert furthest([{"A": at(5, each)} for each in ids], ["A"]) == {"A": at(5, ids[-1])}
 
 
 def test_it_is_read_again_for_the_symbols_that_are_still_wanted() -> None:
@@ -63,7 +90,7 @@ def test_it_is_read_again_for_the_symbols_that_are_still_wanted() -> None:
     positions.delivered([trade(5), trade(9, "ETHUSDT")])
     text = positions.due(1)
     assert text is not None
-    found = read_positions(text, ["BTCUSDT", "NEW"])
+    found = furthest([read_positions(text)], ["BTCUSDT", "NEW"])
     assert list(found) == ["BTCUSDT"]
     again, continuity = Positions(), Continuity()
     again.resume(found, continuity)
@@ -93,7 +120,7 @@ def test_a_source_that_starts_again_fetches_what_came_meanwhile() -> None:
     after.answer = answer  # type: ignore[assignment]
 
     async def second() -> None:
-        async with after.collecting(binance(), "BTCUSDT", rest=True, position=position) as source:
+        async with after.collecting(binance(), "BTCUSDT", rest=True, positions=[position]) as source:
             await after.sink.until(lambda: len(after.sink.all) == 4, 100)
             assert (source.gaps, source.missed, source.backfilled) == (1, 0, 3)
             assert "fromId=4" in after.asked[0][1]
@@ -103,13 +130,14 @@ def test_a_source_that_starts_again_fetches_what_came_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("rest", [True, False])
-def test_what_cannot_be_had_any_more_is_told(rest: bool) -> None:
+def test_what_cannot_be_had_any_more_is_told(rest: bool, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
+    positions = ['{"BTCUSDT":[1,"1",1700000000000]}', '{"BTCUSDT":[3,"3",1700000000000]}', "rubbish"]
 
     async def test() -> None:
-        position = '{"BTCUSDT":[3,"3",1700000000000]}'
-        async with world.collecting(binance(), "BTCUSDT", rest=rest, position=position) as source:
+        async with world.collecting(binance(), "BTCUSDT", rest=rest, positions=positions) as source:
             await world.sink.until(lambda: bool(world.sink.gaps), 200)
             assert source.missed == 3
 
     world.run(with_trades((0, 7)), test)
+    assert caplog.text.count("position left aside") == 1

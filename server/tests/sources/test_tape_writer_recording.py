@@ -373,7 +373,7 @@ async def test_a_tape_goes_on_behind_the_line_where_it_was(tmp_path: Path) -> No
     whole = await replayed(tmp_path / "tape")
     for position in whole.offsets[:-1]:
         tape, rest = Tape(str(tmp_path / "tape"), speed=0), RecordingSink()
-        tape.resume(position)
+        tape.resume([position])
         await tape.run(rest)
         assert rest.all == whole.all[len(whole.all) - len(rest.all) :]
         assert len(rest.offsets) == len(whole.offsets) - whole.offsets.index(position) - 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
@@ -81,7 +81,7 @@ class World:
 
     @asynccontextmanager
     async def collecting(
-        self, profile: Profile, symbol: str, *, rest: bool = False, position: str = ""
+        self, profile: Profile, symbol: str, *, rest: bool = False, positions: Sequence[str] = ()
     ) -> AsyncIterator[Exchange]:
         source = Exchange(
             profile,
@@ -92,8 +92,8 @@ class World:
             rng=Random(1),
             http=self.http,
         )
-        if position:
-            source.resume(position)
+        if positions:
+            source.resume(positions)
         task = asyncio.create_task(source.run(self.sink))
         try:
             yield source

@@ -25,6 +25,7 @@ from tokenwire_server.bus.kafka import KafkaBus
 from tokenwire_server.bus.port import Place
 from tokenwire_server.market.trades import Side, Trade
 from tokenwire_server.sources import recording_events as raw
+from tokenwire_server.stream import collector
 from tokenwire_server.stream.collector import BusSink
 from tokenwire_server.stream.records import read_raw
 from tokenwire_server.stream.topics import Topics
@@ -296,3 +297,25 @@ async def test_sigterm_writes_everything_before_the_end(kafka: Kafka, unique: st
     assert code == 0
     found, _ = await written(kafka.address, unique)
     assert sum(map(len, found.values())) == int(said.partition(" ")[0]) >= 300
+
+
+async def test_who_has_nothing_to_write_notices_that_brokers_fell_silent(
+    own_kafka: Kafka, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "CHECK_INTERVAL_S", 0.2)
+    monkeypatch.setattr(collector, "CHECK_TIMEOUT_S", 1.0)
+    bus = KafkaBus(own_kafka.address)
+    sink = BusSink(bus, topics_named(unique), "one")
+    await sink.begin()
+    writing = asyncio.create_task(sink.run())
+    own_kafka.stop()
+    async with asyncio.timeout(_PATIENCE_S):
+        while sink.failure is None:
+            await asyncio.sleep(0.05)
+        own_kafka.cont()
+        while sink.failure is not None:
+            await asyncio.sleep(0.05)
+    sink.close()
+    await writing
+    await bus.close()
+    assert sink.writer.transactions == 0

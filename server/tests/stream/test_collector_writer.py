@@ -72,7 +72,7 @@ def test_who_was_replaced_while_in_doubt_writes_nothing_and_leaves_the_name() ->
 
         successor = CollectorWriter(bus, TOPICS, "c", wall_ms)
         await successor.open()
-        assert await read_positions(bus, TOPICS, "c") == {"s": "1"}
+        assert await read_positions(bus, TOPICS) == {"s": ("1",)}
         await successor.write(batch(2), {"s": "2"})
         with pytest.raises(FencedError, match="another collector has taken over the name c"):
             await former.write(batch(2), {"s": "2"})
@@ -108,5 +108,29 @@ def test_who_is_replaced_while_it_takes_the_name_back_writes_nothing() -> None:
         with pytest.raises(FencedError):
             await former.write(batch(1), {"s": "1"})
         assert await written(bus) == [1]
+
+    run_virtual(scenario)
+
+
+def test_of_two_that_take_the_name_at_the_same_time_the_later_has_it() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus(wall_ms)
+        await bus.ensure(TOPICS.specs())
+        earlier, later = (CollectorWriter(bus, TOPICS, "c", wall_ms) for _ in range(2))
+        ends = bus.ends
+
+        async def late(places: Sequence[Place]) -> Mapping[Place, int]:
+            """The earlier one comes right after it was looked for."""
+            found = await ends(places)
+            bus.ends = ends  # type: ignore[method-assign]
+            await earlier.open()
+            return found
+
+        bus.ends = late  # type: ignore[method-assign]
+        await later.open()
+        with pytest.raises(FencedError, match="another collector has taken over the name c"):
+            await earlier.write(batch(1), {"s": "1"})
+        await later.write(batch(2), {"s": "2"})
+        assert await written(bus) == [2]
 
     run_virtual(scenario)

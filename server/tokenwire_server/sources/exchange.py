@@ -7,7 +7,7 @@ told through ``sink.gap``.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from random import Random
 from typing import Final
@@ -25,14 +25,17 @@ from tokenwire_server.sources.exchange_socket import Conversation, ExchangeSocke
 from tokenwire_server.sources.frames import FormatError, Ignored, Reply, Shutdown, TradesFrame, VenueTrade
 from tokenwire_server.sources.holds import Holds
 from tokenwire_server.sources.http_get import HttpGet, http_client
-from tokenwire_server.sources.positions import Positions, read_positions
+from tokenwire_server.sources.positions import Position, Positions, furthest, read_positions
 from tokenwire_server.sources.profile import Profile
 from tokenwire_server.sources.reconnection import Reconnection
 from tokenwire_server.sources.recording_tap import FrameTap
 from tokenwire_server.sources.refill import Refill
 from tokenwire_server.sources.retry_after import retry_after_s
+from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["MAX_HELD_TRADES", "MAX_HOLD_S", "Exchange"]
+
+_log = get_log(__name__)
 
 CADENCE_MS: Final = 20_000  # venues or we ping at least every 20 s
 OPEN_TIMEOUT_S: Final = 10.0
@@ -119,9 +122,15 @@ class Exchange:
         """Tell this of every frame, before it is read, and of fetched trades."""
         self._tap = tap
 
-    def resume(self, position: str) -> None:
-        """Go on behind what an earlier process delivered: what came since is a hole, found with the next trade."""
-        self._positions.resume(read_positions(position, self._symbols), self._continuity)
+    def resume(self, positions: Sequence[str]) -> None:
+        """Go on behind what earlier processes delivered: what came since is a hole, found with the next trade."""
+        read: list[Mapping[str, Position]] = []
+        for text in positions:
+            try:
+                read.append(read_positions(text))
+            except ValueError as error:
+                _log.warning("position left aside", source=self._name, reason=str(error))
+        self._positions.resume(furthest(read, self._wanted), self._continuity)
 
     def tally(self) -> Iterator[tuple[str, str, int]]:
         """What happened, for the metrics."""

@@ -3,7 +3,7 @@
 A venue that numbers its trades can be asked for those after the last one that was stored, however long ago that was.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from tokenwire_server.sources.continuity import Continuity
 from tokenwire_server.sources.frames import VenueTrade
 
-__all__ = ["TOLD_EVERY_S", "Positions", "read_positions"]
+__all__ = ["TOLD_EVERY_S", "Positions", "furthest", "read_positions"]
 
 TOLD_EVERY_S: Final = 0.1
 """How seldom a position is told. What is repeated after a restart because of that is known by its ids."""
@@ -76,10 +76,16 @@ class Positions:
         return msgspec.json.encode(self._safe).decode()
 
 
-def read_positions(text: str, wanted: Iterable[str]) -> dict[str, Position]:
-    """The positions of the ``wanted`` symbols; nothing where the text is of something else."""
-    try:
-        found = _decoder.decode(text)
-    except msgspec.DecodeError:
-        return {}
-    return {symbol: found[symbol] for symbol in wanted if symbol in found}
+def read_positions(text: str) -> Mapping[str, Position]:
+    """The position of each symbol. Raises ValueError if the text is of something else."""
+    return _decoder.decode(text)
+
+
+def furthest(several: Iterable[Mapping[str, Position]], wanted: Collection[str]) -> dict[str, Position]:
+    """The position of each of the ``wanted`` symbols with the highest number; of equal ones the last."""
+    found: dict[str, Position] = {}
+    for positions in several:
+        for symbol in positions.keys() & wanted:
+            if symbol not in found or positions[symbol].number >= found[symbol].number:
+                found[symbol] = positions[symbol]
+    return found

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from tokenwire_server.ports import BookSink, Sink, SourceState
@@ -61,13 +61,14 @@ class Simulator:
         """Deliver the books that are wanted there."""
         self._books = books
 
-    def resume(self, position: str) -> None:
-        """Go on with the same tokens, unless a seed was asked for; no trade's id comes twice."""
-        match = _POSITION.fullmatch(position)
-        if match is not None:
+    def resume(self, positions: Sequence[str]) -> None:
+        """Go on with the tokens of the furthest, unless a seed was asked for; no trade's id comes twice."""
+        found = [(int(match[2]), int(match[1])) for match in map(_POSITION.fullmatch, positions) if match is not None]
+        if found:
+            made, seed = max(found)
             if self._reseed is not None:
-                self._simulation = self._reseed(int(match[1]))
-            self._simulation.skip(int(match[2]) + SKIPPED_IDS)
+                self._simulation = self._reseed(seed)
+            self._simulation.skip(made + SKIPPED_IDS)
 
     async def run(self, sink: Sink) -> None:
         """Deliver until cancelled."""

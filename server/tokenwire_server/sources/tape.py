@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
@@ -167,11 +167,12 @@ class Tape:
             return 1.0 if self.lines else 0.0
         return self._stored.tell() / max(1, os.fstat(self._stored.fileno()).st_size)
 
-    def resume(self, position: str) -> None:
-        """Go on behind this line, if it is a line of this tape."""
-        number, _, mark = position.partition(" ")
-        if mark == self._mark and number.isascii() and number.isdigit():
-            self._skipped = int(number[:_MAX_DIGITS])
+    def resume(self, positions: Sequence[str]) -> None:
+        """Go on behind the furthest of those lines that are of this tape."""
+        for position in positions:
+            number, _, mark = position.partition(" ")
+            if mark == self._mark and number.isascii() and number.isdigit():
+                self._skipped = max(self._skipped, int(number[:_MAX_DIGITS]))
 
     async def run(self, sink: Sink) -> None:
         """Deliver the tape once, then end."""

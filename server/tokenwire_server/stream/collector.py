@@ -39,6 +39,8 @@ MAX_TRADES_PER_RECORD: Final = 200
 MAX_WITHHELD: Final = 10_000  # announcements, states and holes that wait because nothing else fits
 MAX_DETAIL_CHARS: Final = 500
 MAX_RETRY_S: Final = 5.0
+CHECK_INTERVAL_S: Final = 5.0  # without anything to write, after which the brokers are asked whether they are there
+CHECK_TIMEOUT_S: Final = 5.0  # for their answer
 
 T = TypeVar("T", Trade, TokenValue)
 
@@ -91,6 +93,7 @@ class BusSink:
         self._clocks: dict[str, int] = {}
         self._told: dict[tuple[str, int], int] = {}  # the clock that a partition knows, by source and partition
         self._callbacks: list[Callable[[float], None]] = []
+        self._heard_s = 0.0  # when the brokers answered last, on the loop's clock
         self._room = asyncio.Event()
         self._room.set()
         self._closing = asyncio.Event()
@@ -183,18 +186,20 @@ class BusSink:
 
     # --- writing -----------------------------------------------------------------------------------------------
 
-    async def begin(self) -> Mapping[str, str]:
-        """Be the collector of this name, as soon as the bus can be had: where each source stands, by its name.
+    async def begin(self) -> Mapping[str, Sequence[str]]:
+        """Be the collector of this name, as soon as the bus can be had: where each source stands, as of
+        :func:`read_positions`.
 
         Raises:
             FencedError: another collector has taken the name over.
         """
-        found: dict[str, str] = {}
+        found: dict[str, Sequence[str]] = {}
 
         async def begin() -> None:
             await self._bus.ensure(self._topics.specs())
             await self.writer.open()
-            found.update(await read_positions(self._bus, self._topics, self._instance))
+            found.update(await read_positions(self._bus, self._topics))
+            self._heard_s = asyncio.get_running_loop().time()
 
         retry_s = COMMIT_INTERVAL_S
         while not await self._attempt(begin):
@@ -239,17 +244,29 @@ class BusSink:
         if not self._batch.records and not self._batch.positions:
             self._batch = _Batch(self._waiting, self._waiting_bytes, self._positions)
             self._waiting, self._waiting_bytes, self._positions = [], 0, {}
-        batch = self._batch
+        batch, now_s = self._batch, asyncio.get_running_loop().time
         if batch.records or batch.positions:
             await self.writer.write(batch.records, batch.positions)
             self.records += len(batch.records)
             self._batch = _Batch((), 0, {})
+            self._heard_s = now_s()
+        elif now_s() - self._heard_s >= CHECK_INTERVAL_S:
+            await self._check()
+            self._heard_s = now_s()
         if self._withheld and not self._waiting:
             withheld, self._withheld = self._withheld, {}
             for event in withheld.values():
                 self._put_control(event)
         if not self._is_narrow:
             self._room.set()
+
+    async def _check(self) -> None:
+        """Raises BusError if the brokers are away, which is not heard of otherwise while there is nothing to write."""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self._bus.ends([Place(self._topics.positions, 0)])
+        except TimeoutError:
+            raise BusError(f"the brokers did not answer within {CHECK_TIMEOUT_S:g} s") from None
 
     def _is_pending(self) -> bool:
         """Whether there is anything to write, clocks among it."""

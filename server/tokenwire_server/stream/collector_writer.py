@@ -7,7 +7,6 @@ this one's transaction took too long and was ended for it.
 """
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -15,7 +14,7 @@ from typing import Final
 import msgspec
 
 from tokenwire_server.bus.port import AbortedError, Bus, BusError, FencedError, Outgoing, Place, Record, Writer
-from tokenwire_server.stream.claim import FENCE_GRACE_S
+from tokenwire_server.stream.claim import Claim
 from tokenwire_server.stream.topics import Topics
 from tokenwire_server.telemetry.logs import get_log
 
@@ -26,9 +25,7 @@ _log = get_log(__name__)
 SETTLE_S: Final = 30.0  # a transaction of another writer that was killed holds up readers for ten
 SETTLE_POLL_S: Final = 0.1
 MAX_CLOCK_SKEW_MS: Final = 5_000  # between the brokers' clock and ours, before it is told of
-_CLAIM: Final = "#claim/"  # no collector's name begins so
-_BATCH: Final = "#batch/"
-_OWNER_BYTES: Final = 12
+_BATCH: Final = "#batch/"  # no collector's name begins so
 
 
 class _Position(msgspec.Struct, frozen=True):
@@ -65,11 +62,10 @@ class CollectorWriter:
         # Installations that share brokers differ in their topics.
         self._name = f"{topics.raw}.{instance}"
         self._wall_ms = wall_ms
-        self._owner = secrets.token_urlsafe(_OWNER_BYTES)
+        self._claim = Claim(bus, self._place, instance)
         self._writer: Writer | None = None
         self._written = 0  # batches
         self._is_unsettled = False  # nobody knows whether the batch after that was written
-        self._known: int | None = None  # what stands before this offset was looked at
 
     async def open(self) -> None:
         """Take the name: whoever had it before writes nothing more. May be called again after an error.
@@ -78,9 +74,7 @@ class CollectorWriter:
             BusError: try again.
             FencedError: somebody else took it at the same time, and has it.
         """
-        if self._known is None:
-            _, self._known = await self._bus.bounds(self._place)
-        await self._claim()
+        await self._take_name()
 
     async def write(self, records: Sequence[Outgoing], positions: Mapping[str, str]) -> None:
         """Write a batch, together with where sources stand by then, by name.
@@ -90,16 +84,17 @@ class CollectorWriter:
             FencedError: another collector has this name now; nothing of this batch is written.
         """
         if self._is_unsettled:
-            self._is_unsettled = not await self._claim()
+            self._is_unsettled = not await self._take_name()
             if not self._is_unsettled:
                 self.transactions += 1
                 return
-        marks = [self._mark(_BATCH, self._written + 1)]
+        mark = msgspec.json.encode(_Mark(self._claim.owner, self._written + 1))
+        marks = [Outgoing(self._place, self._batch_key, mark)]
         for source, position in positions.items():
             key = f"{self._instance}/{source}".encode()
             marks.append(Outgoing(self._place, key, msgspec.json.encode(_Position(position))))
         self._is_unsettled = True
-        self._known = (await self._commit([*records, *marks]))[self._place]
+        self._claim.know((await self._commit([*records, *marks]))[self._place])
         self._is_unsettled = False
         self._written += 1
         self.transactions += 1
@@ -112,42 +107,38 @@ class CollectorWriter:
 
     # --- whose name it is, and what was written --------------------------------------------------------------------
 
-    def _mark(self, kind: str, batch: int) -> Outgoing:
-        value = msgspec.json.encode(_Mark(self._owner, batch))
-        return Outgoing(self._place, f"{kind}{self._instance}".encode(), value)
+    @property
+    def _batch_key(self) -> bytes:
+        return f"{_BATCH}{self._instance}".encode()
 
-    async def _claim(self) -> bool:
+    async def _take_name(self) -> bool:
         """Say whose name it is, which ends what is not committed yet; whether the batch in doubt was written.
 
         Raises FencedError if somebody else said so meanwhile: that one goes on from what was written by then."""
-        assert self._known is not None
+        claim = await self._claim.record()
         now = (await self._bus.ends([self._place]))[self._place]
-        self._check_claims(await self._bus.read(self._place, self._known, now))  # before the name is taken back
+        self._check_owners(await self._claim.read(now))  # before the name is taken back
         before_ms = self._wall_ms()
-        end = (await self._commit([self._mark(_CLAIM, self._written)]))[self._place]
+        end = (await self._commit([claim]))[self._place]
         records = await self._look(end)
-        self._check_claims(records)
+        self._check_owners(records)
         self._judge_clock(records[-1].time_ms, before_ms, self._wall_ms())
-        is_written = any(mark.owner == self._owner and mark.batch > self._written for mark in self._of(_BATCH, records))
-        self._known = end
+        marks = [_marks.decode(record.value) for record in records if record.key == self._batch_key]
+        is_written = any(mark.owner == self._claim.owner and mark.batch > self._written for mark in marks)
+        self._claim.know(end)
         self._written += is_written
         return is_written
 
     async def _look(self, end: int) -> Sequence[Record]:
         """What was written since it was last looked at, up to our own record before ``end``."""
-        assert self._known is not None
         until_s = time.monotonic() + SETTLE_S
         while True:
-            records = await self._bus.read(self._place, self._known, end)
+            records = await self._claim.read(end)
             if records and records[-1].offset == end - 1:
                 return records
             if time.monotonic() > until_s:
                 raise BusError(f"what was written to {self._place.topic} can't be read back: a transaction is open")
             await asyncio.sleep(SETTLE_POLL_S)
-
-    def _of(self, kind: str, records: Sequence[Record]) -> list[_Mark]:
-        key = f"{kind}{self._instance}".encode()
-        return [_marks.decode(record.value) for record in records if record.key == key]
 
     async def _commit(self, records: Sequence[Outgoing]) -> Mapping[Place, int]:
         if self._writer is None:
@@ -155,7 +146,8 @@ class CollectorWriter:
         try:
             return await self._writer.commit(records)
         except FencedError as error:
-            await self._check_replaced(error)
+            if await self._claim.is_lost():
+                raise self._replaced() from error
             await self.close()  # a new one has the name again
             self.aborted += 1
             raise AbortedError(f"a transaction took too long: {error}") from None
@@ -163,23 +155,15 @@ class CollectorWriter:
             self.aborted += 1
             raise
 
-    async def _check_replaced(self, error: FencedError) -> None:
-        """Raises FencedError if somebody else has the name, and BusError while that can't be known."""
-        assert self._known is not None
-        await asyncio.sleep(FENCE_GRACE_S)
-        while True:
-            try:
-                _, end = await self._bus.bounds(self._place)
-                records = await self._bus.read(self._place, self._known, end)
-                break
-            except BusError as unknown:
-                _log.warning("name in doubt", instance=self._instance, reason=str(unknown))
-                await asyncio.sleep(FENCE_GRACE_S)
-        self._check_claims(records, error)
+    def _check_owners(self, records: Sequence[Record]) -> None:
+        """Raises FencedError if somebody else has the name, or had it while a batch was in doubt: the positions may
+        have gone on from before that batch."""
+        owners = self._claim.owners(records)
+        if any(owner != self._claim.owner for owner in (owners if self._is_unsettled else owners[-1:])):
+            raise self._replaced()
 
-    def _check_claims(self, records: Sequence[Record], cause: Exception | None = None) -> None:
-        if any(mark.owner != self._owner for mark in self._of(_CLAIM, records)):
-            raise FencedError(f"another collector has taken over the name {self._instance}") from cause
+    def _replaced(self) -> FencedError:
+        return FencedError(f"another collector has taken over the name {self._instance}")
 
     def _judge_clock(self, written_ms: int, before_ms: int, after_ms: int) -> None:
         skew_ms = written_ms - after_ms if written_ms > after_ms else min(written_ms - before_ms, 0)
@@ -189,17 +173,19 @@ class CollectorWriter:
             _log.warning("clocks differ", brokers_ahead_ms=skew_ms, advice="set the machines' clocks by NTP")
 
 
-async def read_positions(bus: Bus, topics: Topics, instance: str) -> dict[str, str]:
-    """Where each source stands, by name: what the collector ``instance`` wrote of it, else what another wrote last."""
+async def read_positions(bus: Bus, topics: Topics) -> dict[str, Sequence[str]]:
+    """Where each source stands, by name: the last position that each collector wrote of it, the oldest first."""
     place = Place(topics.positions, 0)
     _, end = await bus.bounds(place)
-    own: dict[str, str] = {}
-    others: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}  # by source and collector
     for record in await bus.read(place, 0, end):
         try:
             whose, _, source = record.key.decode().partition("/")
             if not whose.startswith("#"):
-                (own if whose == instance else others)[source] = _positions.decode(record.value).position
+                position = _positions.decode(record.value).position
+                written = found.setdefault(source, {})
+                written.pop(whose, None)
+                written[whose] = position
         except (UnicodeDecodeError, msgspec.DecodeError) as error:
             _log.warning("position left aside", topic=place.topic, offset=record.offset, reason=str(error))
-    return {**others, **own}
+    return {source: tuple(written.values()) for source, written in found.items()}
