@@ -83,6 +83,7 @@ FLOODS: list[Handler] = [
 ]
 
 
+@pytest.mark.proof(only=True)
 async def test_a_flood_neither_hangs_nor_passes(tmp_path: Path) -> None:
     async def one(number: int, handler: Handler) -> None:
         async with serving(handler) as port:

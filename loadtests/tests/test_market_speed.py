@@ -34,14 +34,14 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-WITH_ENGINES = {"M6", "M7", "M8", "M9"}
+LONG = {"M2", "M5", "M6", "M7", "M8", "M9"}
 
 
 @needs_two_cores
 @needs_compiler
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.proof(only=True)] if name in WITH_ENGINES else []) for name in MARKET_TASKS],
+    [pytest.param(name, marks=[pytest.mark.proof(only=True)] if name in LONG else []) for name in MARKET_TASKS],
 )
 def test_each_task_runs(name: str) -> None:
     rows = run_task(name, "tiny")

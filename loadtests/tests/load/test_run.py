@@ -23,6 +23,7 @@ INTERVAL_S = 0.25
 UNHURRIED = ("--update-interval", "0.5")
 """For our own server: a tick of a quarter of a second is left out where the machine is busy for longer than that."""
 RUN_LIMIT_S = 90
+LONG = pytest.mark.proof(only=True)
 
 
 async def load(results: Path, *words: str) -> tuple[int, dict[str, Any], str]:
@@ -58,7 +59,9 @@ def count(summary: dict[str, Any], name: str) -> int:
     return value
 
 
-@pytest.mark.parametrize("words", [(), ("--processes", "2"), ("--strict", "--tokens", "3")])
+@pytest.mark.parametrize(
+    "words", [(), *(pytest.param(each, marks=LONG) for each in (("--processes", "2"), ("--strict", "--tokens", "3")))]
+)
 async def test_our_server_passes(words: tuple[str, ...], tmp_path: Path) -> None:
     options = ("--users", "20", "--duration", "6", "--rate", "20", "--gate-ms", "2000", "--shape", "soak")
     _, summary, text = await load(tmp_path, *options, *UNHURRIED, *words)

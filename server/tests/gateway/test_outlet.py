@@ -33,7 +33,9 @@ async def connected() -> tuple[asyncio.Transport, Peer, socket.socket]:
 async def read(theirs: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:
-        data += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 65536), 5)
+        more = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 65536), 5)
+        assert more, "it was closed"
+        data += more
     return data
 
 

@@ -91,7 +91,9 @@ async def test_who_reads_slowly_gets_the_newest_value_and_holds_no_more_than_a_b
         received = bytearray()
         async with asyncio.timeout(10):
             while received.count(b'"price":"39"') < len(TOKENS):
-                received += await reader.read(65_536)
+                more = await reader.read(65_536)
+                assert more, "it was closed"
+                received += more
         assert received.count(b"tokens_update") < 38 * 4
 
 

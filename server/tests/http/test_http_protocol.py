@@ -336,11 +336,18 @@ async def test_a_peer_that_never_reads_its_answer_is_aborted(site: Site) -> None
 
 async def test_a_slow_reader_is_served(site: Site) -> None:
     reader, writer = await site.connect()
+    while not site.protocols:
+        await asyncio.sleep(0)
+    site.protocols[0].timeout_s = 1.0  # so that no pause of a busy machine is one of the reader's
+    begin_s = time.monotonic()
     writer.write(b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n")
     received = len(await reader.readuntil(b"\r\n\r\n"))
     while received < 8_000_000:
-        received += len(await reader.read(400_000))
-        await asyncio.sleep(0.01)
+        data = await reader.read(400_000)
+        assert data, f"cut after {received} bytes"
+        received += len(data)
+        await asyncio.sleep(0.06)
+    assert time.monotonic() - begin_s > site.protocols[0].timeout_s, "it was not slow"
     writer.close()
 
 

@@ -77,6 +77,7 @@ def test_a_topic_has_the_partitions_asked_for_and_goes_after_the_test(kafka: Kaf
         kafka.delete_topics([unique])
 
 
+@pytest.mark.proof(only=True)
 def test_kafka_keeps_what_was_committed_over_a_kill_and_an_end(own_kafka: Kafka, unique: str) -> None:
     own_kafka.create_topics([unique])
     _produce(own_kafka, unique, "before", transaction=unique)

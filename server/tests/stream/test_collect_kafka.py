@@ -246,6 +246,7 @@ async def test_of_two_by_one_name_the_older_ends_and_says_so(kafka: Kafka, uniqu
     assert {name: of == list(range(len(of))) for name, of in found.items()} == {f"binance:{s}": True for s in SYMBOLS}
 
 
+@pytest.mark.proof(only=True)
 async def test_brokers_that_are_away_at_the_start_are_waited_for(own_kafka: Kafka, unique: str, tmp_path: Path) -> None:
     path, expected = tape(tmp_path / "tape", 2_000, 1)
     address = own_kafka.address

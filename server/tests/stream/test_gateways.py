@@ -187,6 +187,7 @@ async def _lags_nothing(gateway: GatewayProcess) -> bool:
     return bool((await gateway.ready())["log"]["lag"] == 0)
 
 
+@pytest.mark.proof(only=True)
 def test_brokers_that_are_not_there_are_waited_for(tmp_path: Path) -> None:
     async def scenario() -> None:
         gateway = GatewayProcess({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, tmp_path / "gateway.log")

@@ -192,6 +192,7 @@ def test_engines_that_are_not_there_are_waited_for_and_named(
     asyncio.run(scenario())
 
 
+@pytest.mark.proof(only=True)
 def test_a_broker_that_goes_away_is_missed_and_read_on_when_it_is_back(
     own_kafka: Kafka, own_postgres: Postgres, unique: str, tmp_path: Path
 ) -> None:
