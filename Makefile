@@ -19,7 +19,7 @@ run: $(VENV)/.run ## serve on 127.0.0.1:8080 (PORT=… for another) with simulat
 install: $(VENV)/.install ## .venv with everything: server, tests, linters
 
 test: $(VENV)/.install ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 2 $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-distributed: $(VENV)/.install ## every part past one machine dies again and again, nothing is lost (4 minutes; ARGS=--help for more)
 	@$(BIN)/python -m loadtests.distributed $(ARGS)
@@ -86,7 +86,7 @@ conformance: $(VENV)/.install ## our server and SDK under the conformance suite,
 	$(BIN)/python conformance/tools/ours.py $(ARGS)
 
 proof: $(VENV)/.install ## all mistakes against all conformance cases, 10,000 fault schedules, campaigns of kills (make test runs a part)
-	TOKENWIRE_PROOF=full $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 2 --timeout 1200 $(ARGS)
+	TOKENWIRE_PROOF=full $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 1200 $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -26,6 +26,7 @@ from ..sources.poller_service import PAIRS, Reply, Service
 
 BEGIN_MS = 1_700_000_000_000
 STALE = "x-tokenwire-stale-ms"
+PATIENCE_S = 60
 
 
 class Venue:
@@ -94,9 +95,9 @@ async def own_servers(own_redis: Redis, unique: str) -> AsyncIterator[Servers]:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """The runner's own limit ends what never comes."""
-    while not await holds():
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(PATIENCE_S):
+        while not await holds():
+            await asyncio.sleep(0.05)
 
 
 async def test_all_servers_give_the_pages_of_the_one_that_leads(servers: Servers) -> None:
