@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.asyncio as aio
 
+from tokenwire_server.cache import link as link_module
 from tokenwire_server.cache import redis as adapter
+from tokenwire_server.cache.link import Link
 from tokenwire_server.cache.port import AgainError, CacheError, FencedError, OpenBar
 from tokenwire_server.cache.publisher import build_index
 from tokenwire_server.cache.redis import STAGING_TTL_MS, RedisCache
@@ -20,7 +22,7 @@ from .world import LOCK, VOLUME, World, addresses, names
 
 @pytest.fixture
 async def cache(redis_server: Redis, unique: str) -> AsyncIterator[RedisCache]:
-    made = RedisCache(redis_server.url(), unique)
+    made = RedisCache(f"{redis_server.url()}?client_name={unique}", unique)
     yield made
     await made.close()
 
@@ -28,7 +30,7 @@ async def cache(redis_server: Redis, unique: str) -> AsyncIterator[RedisCache]:
 @pytest.fixture
 async def own(own_redis: Redis, unique: str) -> AsyncIterator[RedisCache]:
     """On a server that may be killed."""
-    made = RedisCache(own_redis.url(), unique, timeout_s=0.5)
+    made = RedisCache(f"{own_redis.url()}?client_name={unique}", unique, timeout_s=0.5)
     yield made
     await made.close()
 
@@ -210,6 +212,80 @@ async def test_one_that_is_stopped_is_not_waited_for_long(own: RedisCache, own_r
     own_redis.cont()
     await reached(own)
     assert names(await own.page(VOLUME, None, 1)) == ["v:4"]
+
+
+async def connections(client: aio.Redis, name: str) -> set[str]:
+    """The numbers of those that have this name."""
+    return {each["id"] for each in await client.client_list() if each["name"] == name}
+
+
+async def test_connections_stay_while_nothing_is_asked(
+    cache: RedisCache, client: aio.Redis, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page after an idle spell must not pay for a new one: looking after the link does not close those that wait."""
+    monkeypatch.setattr(link_module, "CHECK_S", 0)
+    await asyncio.gather(*[cache.page(VOLUME, None, 1) for _ in range(3)])
+    before = await connections(client, unique)
+    assert len(before) == 3
+    checks = asyncio.Event()
+    count = 0
+
+    async def ping() -> str:
+        nonlocal count
+        count += 1
+        if count > 5:
+            checks.set()
+        return await cache.ping()
+
+    link = asyncio.create_task(Link(ping).run())
+    await checks.wait()
+    link.cancel()
+    await asyncio.gather(link, return_exceptions=True)
+    await asyncio.gather(*[cache.page(VOLUME, None, 1) for _ in range(3)])
+    assert await connections(client, unique) == before
+
+
+async def test_a_connection_that_redis_closed_while_it_was_idle_is_not_an_outage(
+    cache: RedisCache, client: aio.Redis, unique: str
+) -> None:
+    """As it does with its setting ``timeout``."""
+    await asyncio.gather(*[cache.page(VOLUME, None, 1) for _ in range(3)])
+    for number in await connections(client, unique):
+        await client.client_kill_filter(_id=number)
+    while await connections(client, unique):
+        await asyncio.sleep(0.01)
+    for _ in range(2):
+        await asyncio.gather(*[cache.page(VOLUME, None, 1) for _ in range(3)])
+
+
+async def test_after_an_outage_no_old_connection_is_used(own: RedisCache, own_redis: Redis, unique: str) -> None:
+    async with aio.Redis.from_url(own_redis.url(), decode_responses=True) as client:
+        await asyncio.gather(*[own.page(VOLUME, None, 1) for _ in range(3)])
+        before = await connections(client, unique)
+        own_redis.stop()
+        with pytest.raises(CacheError, match="does not answer in time"):
+            await own.page(VOLUME, None, 1)
+        own_redis.cont()
+        await reached(own)
+        after = await connections(client, unique)
+        assert after
+        assert not after & before
+
+
+async def test_who_is_cancelled_while_asking_ends(cache: RedisCache) -> None:
+    """At whatever step: who goes on instead would hold up the end of the server for ever."""
+
+    async def ask() -> None:
+        while True:
+            await cache.page(VOLUME, None, 1)
+
+    for steps in range(60):
+        asking = asyncio.create_task(ask())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
 
 
 async def test_no_memory_left_is_told(own: RedisCache, own_redis: Redis) -> None:

@@ -4,6 +4,7 @@ A refresh is staged under keys of its own that expire, and takes the place of th
 checks the fence. Nothing is kept of it if any part of it is missing. Orders that did not change stay where they are.
 """
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -57,6 +58,7 @@ class RedisCache:
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
             client_name="tokenwire",
+            protocol=2,  # with 3, redis-py takes up idle connections that Redis has closed
         )
         pool.connection_kwargs["decode_responses"] = False  # whatever the URL says: rows are bytes
         # Nothing is connected by this: what else the URL asks for is understood, or not.
@@ -68,6 +70,7 @@ class RedisCache:
         self._acquire, self._renew, self._release = map(register, (scripts.ACQUIRE, scripts.RENEW, scripts.RELEASE))
         self._swap, self._page, self._tidy = map(register, (scripts.SWAP, scripts.PAGE, scripts.TIDY))
         self._published: tuple[int, Mapping[SortKey, IndexOrder]] | None = None  # by this process, last
+        self._is_doubtful = False  # a connection was lost: those that are idle may lead nowhere either
 
     @property
     def place(self) -> str:
@@ -75,9 +78,11 @@ class RedisCache:
         return self._place
 
     async def ping(self) -> str:
-        """The engine and its version, once it answers. What a lost connection left is thrown away first."""
-        await self._client.connection_pool.disconnect(inuse_connections=False)
+        """The engine and its version, once it answers. Idle connections are thrown away if one was lost before."""
         async with self._asking():
+            if self._is_doubtful:
+                self._is_doubtful = False
+                await self._client.connection_pool.disconnect(inuse_connections=False)
             info = await self._client.info("server")
         name = info.get("server_name", "redis")
         return f"{name} {info.get(f'{name}_version', '?')}"
@@ -234,6 +239,7 @@ class RedisCache:
             )
             raise CacheError(f"Redis at {self._place} {reason}") from None
         except (RedisTimeoutError, TimeoutError):
+            self._is_doubtful = True
             raise CacheError(f"Redis at {self._place} does not answer in time") from None
         except OutOfMemoryError:
             raise AgainError(f"Redis at {self._place} has no memory left (maxmemory)") from None
@@ -241,7 +247,11 @@ class RedisCache:
             reason = str(error).rpartition("caused error: ")[2]  # without the command, which may hold anything
             raise AgainError(f"Redis at {self._place} refuses: {reason}") from None
         except (RedisError, OSError) as error:
+            self._is_doubtful = True
             raise CacheError(f"Redis at {self._place} can't be reached: {_cause(error)}") from None
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # which wait_for of Python 3.11, in redis-py, sometimes keeps to itself
 
 
 def _place(kwargs: Mapping[str, Any]) -> str:

@@ -28,6 +28,8 @@ _JANITOR_CHECKS: Final = 10  # in an interval
 
 _log = get_log(__name__)
 
+Work = Callable[[], Coroutine[object, object, None]]
+
 
 class SharedCache:
     """One instance's part in the shared cache. Made by :func:`open_cache`."""
@@ -54,7 +56,7 @@ class SharedCache:
         """Have pages of the shared index from now on, in place of the market's own."""
         settings = self._settings
         self.pages = SharedPages(self._cache, self.link, market.token_pages, market.now_ms, settings.poll_interval_ms)
-        self._start(self.pages.run(), "reload")
+        self._start(self.pages.run, "reload")
         return self.pages
 
     def publish(self, market: PublishedMarket, encode: EncodeBar) -> None:
@@ -66,9 +68,9 @@ class SharedCache:
         publisher = Publisher(market, self._cache, link, leadership, max_age_ms, published)
         bars = BarWriter(market, self._cache, link, leadership, encode)
         market.trade_listeners.append(bars.on_trade)
-        self._start(publisher.run(), "publish")
-        self._start(bars.run(), "open bars")
-        self._start(self._clean(), "janitor")
+        self._start(publisher.run, "publish")
+        self._start(bars.run, "open bars")
+        self._start(self._clean, "janitor")
 
     def status(self) -> CacheStatus:
         """How it is."""
@@ -89,14 +91,14 @@ class SharedCache:
         if leadership is None:
             leadership = Leadership(self._cache, self.link, lock, lambda: self._may_lead(lock))
             self._leaderships[lock] = leadership
-            self._start(leadership.run(), f"election of {lock}")
+            self._start(leadership.run, f"election of {lock}")
         return leadership
 
     def _may_lead(self, lock: str) -> bool:
         """Whoever has nothing to publish, and nothing that would bring anything, must not keep others from it."""
         return lock in self._polling or (self._market is not None and len(self._market.market) > 0)
 
-    def _start(self, work: Coroutine[object, object, None], name: str) -> None:
+    def _start(self, work: Work, name: str) -> None:
         self._tasks.append(asyncio.create_task(_run(work, name), name=f"cache: {name}"))
 
     async def _clean(self) -> None:
@@ -114,10 +116,10 @@ class SharedCache:
                     _log.info("cache tidied", keys=gone)
 
 
-async def _run(work: Coroutine[object, object, None], name: str) -> None:
+async def _run(work: Work, name: str) -> None:
     """A defect ends this part alone, and is never silent."""
     try:
-        await work
+        await work()  # made here: a task that is cancelled before its first step would leave it behind
     except Exception as error:  # whatever it is, the others go on
         _log.error("cache task failed", exc_info=error, task=name)
 
@@ -146,7 +148,7 @@ async def open_cache(settings: Settings) -> AsyncIterator[SharedCache | None]:
         ) from None
     link = Link(cache.ping)
     shared = SharedCache(cache, link, settings)
-    watching = asyncio.create_task(_run(link.run(), "link"), name="cache: link")
+    watching = asyncio.create_task(_run(link.run, "link"), name="cache: link")
     try:
         yield shared
     finally:
