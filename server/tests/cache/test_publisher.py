@@ -5,11 +5,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tokenwire_server.cache.bar_writer import MAX_FLUSHED_TOKENS, BarWriter
+from tokenwire_server.cache.election import CHECK_MS
 from tokenwire_server.cache.leadership import Leadership
 from tokenwire_server.cache.link import Link
 from tokenwire_server.cache.memory import MemoryCache
 from tokenwire_server.cache.port import AgainError, CacheError, OpenBar
 from tokenwire_server.cache.publisher import Publisher
+from tokenwire_server.market.market import TokenState
 from tokenwire_server.market.token_index import TokenIndex
 from tokenwire_server.market.trades import TokenInfo
 
@@ -23,8 +25,10 @@ class FlakyCache(MemoryCache):
     """Fails with what it is told to."""
 
     error: CacheError | None = None
+    asked = 0
 
     async def publish(self, index: TokenIndex, lock: str, fence: int) -> int | None:
+        self.asked += 1
         if self.error is not None:
             raise self.error
         return await super().publish(index, lock, fence)
@@ -39,11 +43,12 @@ class Instance:
     """One that leads."""
 
     def __init__(self, count: int) -> None:
+        self.may_lead = True
         loop = asyncio.get_running_loop()
         self.cache = FlakyCache(lambda: int(loop.time() * 1_000))
         self.world = World(count, lambda: int(loop.time() * 1_000))
         self.link = Link(self.ping)
-        self.leadership = Leadership(self.cache, self.link, LOCK)
+        self.leadership = Leadership(self.cache, self.link, LOCK, lambda: self.may_lead)
         self.told: list[int] = []
         self.publisher = Publisher(
             self.world.pipeline,
@@ -131,6 +136,44 @@ def test_after_an_outage_everything_is_published_again_since_it_may_be_lost() ->
         instance.cache.error = None
         await asyncio.sleep(6)
         assert (instance.link.reason, instance.told) == ("", [1, 2])
+
+    virtual(main)
+
+
+def test_one_that_may_not_lead_any_more_stops_also_while_the_cache_is_away() -> None:
+    async def main(instance: Instance) -> None:
+        await asyncio.sleep(0.5)
+        instance.cache.error = CacheError("away")
+        instance.world.trade("v:0", 9)
+        await asyncio.sleep(5)
+        assert instance.leadership.leads
+        instance.may_lead = False
+        await asyncio.sleep(CHECK_MS / 1_000)
+        assert not instance.leadership.leads
+        asked = instance.cache.asked
+        instance.cache.error = None
+        await asyncio.sleep(60)
+        assert instance.link.is_up
+        assert (instance.cache.asked, instance.told) == (asked, [1])
+        assert (await instance.cache.acquire(LOCK, "another", 1_000)).fence > 0
+
+    virtual(main)
+
+
+def test_what_was_begun_before_this_instance_stood_down_is_not_published() -> None:
+    async def main(instance: Instance) -> None:
+        await asyncio.sleep(0.5)
+        row = instance.world.pipeline.token_pages.row
+
+        def meanwhile(token: TokenState) -> bytes:
+            instance.leadership._election.allow(may_lead=False)
+            return row(token)
+
+        instance.world.pipeline.token_pages.row = meanwhile  # type: ignore[method-assign]
+        asked = instance.cache.asked
+        instance.world.trade("v:0", 9)
+        await instance.publisher.refresh()
+        assert instance.cache.asked == asked
 
     virtual(main)
 

@@ -70,6 +70,8 @@ class Publisher:
         while True:
             await self._leadership.wait(leads=True)
             await self._link.wait_up()
+            if not self._leadership.leads:
+                continue  # not any more
             begun_s = loop.time()
             await self.refresh()
             took_s = loop.time() - begun_s
@@ -82,8 +84,10 @@ class Publisher:
         stand = (market.changes, len(market), fence, self._link.lost_count)
         if stand == self._last and now_s - self._last_s < self._max_age_s:
             return
+        index = await build_index(self._market)
+        if self._leadership.fence != fence:
+            return  # it ended meanwhile, perhaps since this market is an old one
         try:
-            index = await build_index(self._market)
             generation = await self._cache.publish(index, self._leadership.lock, fence)
         except FencedError:
             _log.warning("refresh refused", reason="another instance leads", fence=fence)

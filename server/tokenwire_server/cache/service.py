@@ -95,8 +95,13 @@ class SharedCache:
         return leadership
 
     def _may_lead(self, lock: str) -> bool:
-        """Whoever has nothing to publish, and nothing that would bring anything, must not keep others from it."""
-        return lock in self._polling or (self._market is not None and len(self._market.market) > 0)
+        """Who has nothing to publish, and nothing that would bring anything, must not keep others from it; nor who has
+        another market than the others."""
+        market = self._market
+        followed = None if market is None else market.follow_status()
+        if followed is not None and followed.reason:
+            return False
+        return lock in self._polling or (market is not None and len(market.market) > 0)
 
     def _start(self, work: Work, name: str) -> None:
         self._tasks.append(asyncio.create_task(_run(work, name), name=f"cache: {name}"))
