@@ -13,7 +13,7 @@ from tokenwire_server.command_progress import counted, stopping
 from tokenwire_server.errors import ReplacedError, UserError
 from tokenwire_server.feeding import feed
 from tokenwire_server.instruments import FeedCounts, observe_feed
-from tokenwire_server.ports import Replay, Resumable, Source, SourceState, Tallied
+from tokenwire_server.ports import DELIVERING, Replay, Resumable, Source, SourceState, Tallied
 from tokenwire_server.roles import PartState, RoleAnswers, RoleStatus, build_role_metrics, instance_of, serve_health
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources.aggregator import Aggregator
@@ -29,7 +29,6 @@ _log = get_log(__name__)
 ROLE_PLACE: Final = 0  # among the ports of the roles
 FINISH_S: Final = 5.0  # for writing what is left at the end
 REPORT_INTERVAL_S: Final = 10.0
-_DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +184,7 @@ def _status(name: str, sink: BusSink, sources: Sequence[Source]) -> RoleStatus:
     def tell() -> None:
         status.tell("kafka", PartState.FAILING if sink.failure else PartState.OK, sink.failure or "")
         if any(
-            state in _DELIVERING or (source in elected and state is SourceState.STARTING)  # it stands by
+            state in DELIVERING or (source in elected and state is SourceState.STARTING)  # it stands by
             for source, state in sink.states.items()
         ):
             status.tell("sources", PartState.OK)

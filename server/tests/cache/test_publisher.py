@@ -13,6 +13,7 @@ from tokenwire_server.cache.port import AgainError, CacheError, OpenBar
 from tokenwire_server.cache.publisher import Publisher
 from tokenwire_server.market.market import TokenState
 from tokenwire_server.market.token_index import TokenIndex
+from tokenwire_server.market.token_pages import SingleToken
 from tokenwire_server.market.trades import TokenInfo
 
 from ..stream.virtual import run_virtual
@@ -105,9 +106,17 @@ def test_a_market_that_changes_is_published_once_a_second_and_one_that_does_not_
 def test_a_new_token_is_news() -> None:
     async def main(instance: Instance) -> None:
         await asyncio.sleep(0.5)
-        instance.world.pipeline.tokens("test", [TokenInfo("new", "NEW")])
+        first = instance.cache.index
+        instance.world.trade("v:0", 9)
+        await asyncio.sleep(1)
+        second = instance.cache.index
+        assert first is not None
+        assert second is not None
+        assert second.names is first.names  # made once for as long as no token comes
+        instance.world.pipeline.tokens("test", [TokenInfo("w:0", "NEW")])
         await asyncio.sleep(1.5)
-        assert instance.told == [1, 2]
+        assert instance.told == [1, 2, 3]
+        assert isinstance(await instance.cache.token("new"), SingleToken)
 
     virtual(main)
 

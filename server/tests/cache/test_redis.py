@@ -14,7 +14,7 @@ from tokenwire_server.cache.port import AgainError, CacheError, FencedError, Ope
 from tokenwire_server.cache.publisher import build_index
 from tokenwire_server.cache.redis import STAGING_TTL_MS, RedisCache
 from tokenwire_server.market.ranking import SortKey
-from tokenwire_server.market.token_pages import TokenQuery
+from tokenwire_server.market.token_pages import SingleToken, TokenQuery
 
 from ..services.redis import Redis
 from .world import LOCK, VOLUME, World, addresses, names
@@ -67,10 +67,33 @@ async def test_the_keys_that_others_read(cache: RedisCache, client: aio.Redis, u
     assert [score for _, score in market_caps] == pytest.approx([0, 0, 0])
     found = {name async for name in client.scan_iter(match=f"{unique}*")}
     orders = {f"{tag}:by_{key.lower()}" for key in SortKey}
-    assert found == orders | {f"{tag}:{name}" for name in ("data", "meta", "lock:publisher", "fence:publisher")}
+    assert found == orders | {
+        f"{tag}:{name}" for name in ("data", "names", "meta", "lock:publisher", "fence:publisher")
+    }
     assert [await client.ttl(name) for name in sorted(orders)] == [-1] * len(orders)
     assert await client.ttl(f"{tag}:data") == -1
     assert (await client.hgetall(f"{tag}:meta"))["tokens"] == "3"
+
+
+async def test_the_age_is_by_the_clock_of_redis(cache: RedisCache, client: aio.Redis, unique: str) -> None:
+    await World(3).publish(cache, await lead(cache))
+    await client.hincrby(f"{unique}{{tokens}}:meta", "published_ms", -60_000)
+    page, found, loaded = await cache.page(VOLUME, None, 9), await cache.token("S1"), await cache.load()
+    assert isinstance(found, SingleToken)
+    for one in (page, found, loaded):
+        assert one is not None
+        assert one.age_ms is not None
+        assert 60_000 <= one.age_ms < 120_000
+
+
+async def test_nothing_is_left_of_facts_when_there_are_none(cache: RedisCache, client: aio.Redis, unique: str) -> None:
+    fence, index = await lead(cache), await build_index(World(1).pipeline)
+    key = f"{unique}{{tokens}}:facts"
+    await cache.publish(index._replace(facts={"v:0": b"[1]"}), LOCK, fence)
+    assert await client.hgetall(key) == {"v:0": "[1]"}
+    assert await client.ttl(key) == -1
+    await cache.publish(index, LOCK, fence)
+    assert not await client.exists(key)
 
 
 async def test_open_bars_go_with_their_interval(cache: RedisCache, client: aio.Redis, unique: str) -> None:
@@ -88,8 +111,8 @@ async def test_a_swap_whose_staging_is_incomplete_changes_nothing(
     swap = cache._swap
 
     async def after_a_loss(keys: list[str], arguments: list[object]) -> object:
-        assert 0 < await client.pttl(keys[7]) <= STAGING_TTL_MS
-        await client.delete(keys[7])
+        assert 0 < await client.pttl(keys[-1]) <= STAGING_TTL_MS
+        await client.delete(keys[-1])
         return await swap(keys, arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cache, "_swap", after_a_loss)
@@ -125,7 +148,7 @@ async def test_only_orders_that_changed_are_staged(cache: RedisCache, monkeypatc
 
     monkeypatch.setattr(cache, "_stage", listed)
     await world.publish(cache, fence)
-    assert set(staged) == {"data", *SortKey}
+    assert set(staged) == {"data", "names", *SortKey}
     staged.clear()
     world.trade("v:1", 9)
     await world.publish(cache, fence)

@@ -122,6 +122,8 @@ async def test_all_servers_give_the_pages_of_the_one_that_leads(servers: Servers
             assert STALE not in headers
             _, rest, _ = await servers.get(second, f"/api/v1/tokens?limit=1&cursor={page['nextCursor']}")
             assert [row["symbol"] for row in page["data"] + rest["data"]] == ["B", "A"]  # a walk over both
+            prices = [(await servers.get(second, f"/api/v1/tokens/{name}"))[1]["price"] for name in ("a", "v:B", "C")]
+            assert prices == ["1", "2", "1"]  # of the other, of the other, its own
             one.trade("A", 50)
 
             async def newer() -> bool:
@@ -154,6 +156,8 @@ async def test_while_redis_is_away_what_was_known_last_is_served(own_servers: Se
                 _, body, headers = await servers.get(server, "/api/v1/tokens?sort=price&limit=1")
                 _, body, headers = await servers.get(server, f"/api/v1/tokens?sort=price&cursor={body['nextCursor']}")
                 assert [row["symbol"] for row in body["data"]] == ["A"]
+                _, body, headers = await servers.get(server, "/api/v1/tokens/a")
+                assert (body["price"], STALE in headers) == ("1", server is other)
                 cache = await servers.cache(server)
                 assert cache["state"] == "degraded"
                 assert "Redis at 127.0.0.1" in cache["reason"]
@@ -225,6 +229,9 @@ async def test_one_server_polls_and_the_other_takes_over(servers: Servers) -> No
             assert first.pipeline.states["aggregator"] is SourceState.LIVE
             assert second.pipeline.states["aggregator"] is SourceState.STARTING
             assert not second.pipeline.values_taken  # it was told nothing by a poller
+            told = [await servers.get(server, f"/api/v1/tokens/{address}") for server in (first, second)]
+            assert [(status, body["facts"][0]["source"]) for status, body, _ in told] == [(200, "dexscreener")] * 2
+            assert told[0][1]["symbol"] == told[1][1]["symbol"]
             await stack.aclose()
 
             async def polls() -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -15,7 +16,9 @@ from tokenwire_server.cache.publisher import PUBLISH_INTERVAL_S
 from tokenwire_server.cache.service import SharedCache
 from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.following import FollowedMarket
+from tokenwire_server.market.token_pages import SingleToken
 from tokenwire_server.market.trades import Side, Trade
+from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import recording_events as raw
 
@@ -71,19 +74,26 @@ class _CutOffReader:
 class GatewayOf:
     """What a gateway follows, and its part in the cache."""
 
-    def __init__(self, bus: CutOff, cache: SharedCache) -> None:
+    def __init__(self, bus: CutOff, cache: SharedCache, pipeline: Pipeline) -> None:
         self.bus = bus
         self.cache = cache
+        self.pipeline = pipeline
+        self.age_ms: int | None = None
 
     @property
     def leads(self) -> bool:
         return self.cache.status().role == "leading"
 
     async def price(self, address: str) -> str | None:
-        """As its pages have it."""
-        assert self.cache.pages is not None
-        page = await self.cache.pages.page(VOLUME, None, 100)
-        return next((row["price"] for row in rows(page) if row["address"] == address), None)
+        """As its pages have it, and as it tells of the token alone."""
+        page = await self.pipeline.token_page(VOLUME, None, 100)
+        listed: str | None = next((row["price"] for row in rows(page) if row["address"] == address), None)
+        one = await self.pipeline.token(address)
+        assert isinstance(one, SingleToken)
+        assert json.loads(one.row)["price"] == listed
+        assert one.age_ms == page.age_ms
+        self.age_ms = page.age_ms
+        return listed
 
 
 @contextlib.asynccontextmanager
@@ -95,11 +105,11 @@ async def gateway(bus: MemoryBus, cache: MemoryCache) -> AsyncIterator[GatewayOf
     feed: Any = FollowedMarket(settings, TOPICS, mine, await bus.lineage(TOPICS.log), None)  # type: ignore[arg-type]
     pipeline = await feed.build(HubConfig())
     shared = SharedCache(cache, link, settings)
-    shared.read(pipeline)
+    pipeline.shared_pages = shared.read(pipeline)
     shared.publish(pipeline, lambda *_: b"{}")
     tasks = [asyncio.create_task(link.run()), *feed.run(pipeline, (), None, lambda: None)]
     try:
-        yield GatewayOf(mine, shared)
+        yield GatewayOf(mine, shared, pipeline)
     finally:
         await shared.close()
         for task in tasks:
@@ -164,10 +174,12 @@ def test_while_all_are_cut_off_nobody_leads_and_the_last_index_stays() -> None:
             assert one.leads + two.leads == 0
             assert cache.generation == generation
             assert [await each.price(NAMES[0]) for each in (one, two)] == ["70", "70"]
+            assert [(each.age_ms or 0) // 60_000 for each in (one, two)] == [10, 10]
             two.bus.is_cut = False
             await asyncio.sleep(10)
             assert (one.leads, two.leads) == (False, True)
             assert [await each.price(NAMES[0]) for each in (one, two)] == ["80", "80"]
+            assert (one.age_ms, two.age_ms) == (None, None)
 
     run_virtual(scenario)
 
