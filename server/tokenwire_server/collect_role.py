@@ -8,7 +8,7 @@ from typing import Final
 
 from tokenwire_server.bus.port import Bus, FencedError
 from tokenwire_server.cache.elected import Elected
-from tokenwire_server.cache.service import POLLERS, open_cache
+from tokenwire_server.cache.service import POLLERS, SharedCache, open_cache
 from tokenwire_server.command_progress import counted, stopping
 from tokenwire_server.errors import ReplacedError, UserError
 from tokenwire_server.feeding import feed
@@ -81,13 +81,14 @@ async def collect_to_bus(
     async with open_cache(settings) as cache:
         if cache is not None:
             sources = cache.elected(sources, lambda source: isinstance(source, Aggregator), POLLERS)
-        return await _collect_to_bus(settings, sources, bus, port, duration_s, announce)
+        return await _collect_to_bus(settings, sources, bus, cache, port, duration_s, announce)
 
 
 async def _collect_to_bus(
     settings: Settings,
     sources: Sequence[Source],
     bus: Bus,
+    cache: SharedCache | None,
     port: int | None,
     duration_s: float | None,
     announce: Callable[[str], None],
@@ -98,6 +99,8 @@ async def _collect_to_bus(
     sink = BusSink(bus, topics_of(settings), name, replays, {each.name: each.cadence_ms for each in sources})
     status = _status(name, sink, sources)
     metrics = _instruments(status, sink, sources, settings.otlp_endpoint)
+    if cache is not None:
+        cache.observe(metrics)
     try:
         with stopping() as stop:
             where = settings.port_of_role(ROLE_PLACE) if port is None else port

@@ -149,6 +149,17 @@ def test_after_an_outage_everything_is_published_again_since_it_may_be_lost() ->
     virtual(main)
 
 
+def test_a_refresh_of_a_former_leader_is_counted_and_it_asks_for_the_lock_again() -> None:
+    async def main(instance: Instance) -> None:
+        await asyncio.sleep(0.5)
+        instance.cache._fences[LOCK] += 1  # another one led meanwhile
+        instance.world.trade("v:0", 9)
+        await asyncio.sleep(3)
+        assert (instance.publisher.refreshes, instance.publisher.refused, instance.told) == (2, 1, [1, 2])
+
+    virtual(main)
+
+
 def test_one_that_may_not_lead_any_more_stops_also_while_the_cache_is_away() -> None:
     async def main(instance: Instance) -> None:
         await asyncio.sleep(0.5)

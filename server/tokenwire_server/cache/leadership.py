@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tokenwire_server.cache.election import LEASE_MS, Due, Election
-from tokenwire_server.cache.link import Link
+from tokenwire_server.cache.link import CacheTask, Link
 from tokenwire_server.cache.port import Cache, CacheError
 from tokenwire_server.telemetry.logs import get_log
 
@@ -88,10 +88,10 @@ class Leadership:
                     await self._cache.release(self.lock, self._owner)
                     election.released(asked_ms)
         except CacheError as error:
-            self._link.failed("election", error)
+            self._link.failed(CacheTask.ELECTION, error)
             election.unanswered(now_ms())
         else:
-            self._link.worked("election")
+            self._link.worked(CacheTask.ELECTION)
 
     async def _release(self) -> None:
         try:

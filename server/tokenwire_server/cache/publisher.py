@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tokenwire_server.cache.leadership import Leadership
-from tokenwire_server.cache.link import Link
+from tokenwire_server.cache.link import CacheTask, Link
 from tokenwire_server.cache.market import PublishedMarket
 from tokenwire_server.cache.port import Cache, CacheError, FencedError
 from tokenwire_server.market.ranking import SortKey
@@ -67,6 +67,7 @@ class Publisher:
         published: Callable[[int, TokenIndex], None],
     ) -> None:
         self.refreshes = 0
+        self.refused = 0
         self._market = market
         self._cache = cache
         self._link = link
@@ -103,12 +104,13 @@ class Publisher:
         try:
             generation = await self._cache.publish(index, self._leadership.lock, fence)
         except FencedError:
+            self.refused += 1
             _log.warning("refresh refused", reason="another instance leads", fence=fence)
             self._leadership.fenced(fence)
         except CacheError as error:
-            self._link.failed("publish", error)
+            self._link.failed(CacheTask.PUBLISH, error)
         else:
-            self._link.worked("publish")
+            self._link.worked(CacheTask.PUBLISH)
             self._last, self._last_s = stand, now_s
             if generation is not None:
                 self.refreshes += 1
