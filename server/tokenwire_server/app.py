@@ -186,7 +186,6 @@ async def serving(
     except UserError:
         listener.close()
         raise
-    sources = _share(cache, pipeline, feed.sources)
     endpoint = Endpoint(pipeline.hub, settings.update_interval_s, settings.origin_allowed)
     endpoint.before_tick = pipeline.tick_callbacks
     face = make_face(endpoint, pipeline) if make_face is not None else None
@@ -196,6 +195,7 @@ async def serving(
     intake = feed.intake(pipeline)
     metrics = build_instruments(pipeline, endpoint, streams.hub, settings.otlp_endpoint)
     feed.observe(metrics)
+    sources = _share(cache, pipeline, feed.sources, metrics)
     http = build_http_app(pipeline, metrics.exposition, settings, pipeline, intake)
     sockets = dispatcher(endpoint, {} if face is None else {SOCKETIO_PATH: face.protocol}, streams)
     server = GatewayServer(_config(settings, http, sockets), endpoint, settings.drain_s, handle_signals=handle_signals)
@@ -253,7 +253,9 @@ def _config(settings: Settings, http: ASGIApp, sockets: object) -> Config:
     )
 
 
-def _share(cache: SharedCache | None, pipeline: Pipeline, sources: Sequence[Source]) -> Sequence[Source]:
+def _share(
+    cache: SharedCache | None, pipeline: Pipeline, sources: Sequence[Source], metrics: Metrics
+) -> Sequence[Source]:
     """Answer pages of tokens from the cache, if there is one, publish there while this instance leads, and poll only
     then."""
     if cache is None:
@@ -261,6 +263,7 @@ def _share(cache: SharedCache | None, pipeline: Pipeline, sources: Sequence[Sour
     pipeline.shared_pages = cache.read(pipeline)
     pipeline.read_cache_status = cache.status
     cache.publish(pipeline, lambda token, interval, bar: kline_row(token, interval, PageBar(bar, is_closed=False)))
+    cache.observe(metrics)
     return cache.elected(sources, lambda source: isinstance(source, Aggregator))
 
 

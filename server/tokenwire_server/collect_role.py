@@ -8,12 +8,12 @@ from typing import Final
 
 from tokenwire_server.bus.port import Bus, FencedError
 from tokenwire_server.cache.elected import Elected
-from tokenwire_server.cache.service import POLLERS, open_cache
+from tokenwire_server.cache.service import POLLERS, SharedCache, open_cache
 from tokenwire_server.command_progress import counted, stopping
 from tokenwire_server.errors import ReplacedError, UserError
 from tokenwire_server.feeding import feed
 from tokenwire_server.instruments import FeedCounts, observe_feed
-from tokenwire_server.ports import Replay, Resumable, Source, SourceState, Tallied
+from tokenwire_server.ports import DELIVERING, Replay, Resumable, Source, SourceState, Tallied
 from tokenwire_server.roles import PartState, RoleAnswers, RoleStatus, build_role_metrics, instance_of, serve_health
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources.aggregator import Aggregator
@@ -29,7 +29,6 @@ _log = get_log(__name__)
 ROLE_PLACE: Final = 0  # among the ports of the roles
 FINISH_S: Final = 5.0  # for writing what is left at the end
 REPORT_INTERVAL_S: Final = 10.0
-_DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +81,14 @@ async def collect_to_bus(
     async with open_cache(settings) as cache:
         if cache is not None:
             sources = cache.elected(sources, lambda source: isinstance(source, Aggregator), POLLERS)
-        return await _collect_to_bus(settings, sources, bus, port, duration_s, announce)
+        return await _collect_to_bus(settings, sources, bus, cache, port, duration_s, announce)
 
 
 async def _collect_to_bus(
     settings: Settings,
     sources: Sequence[Source],
     bus: Bus,
+    cache: SharedCache | None,
     port: int | None,
     duration_s: float | None,
     announce: Callable[[str], None],
@@ -99,6 +99,8 @@ async def _collect_to_bus(
     sink = BusSink(bus, topics_of(settings), name, replays, {each.name: each.cadence_ms for each in sources})
     status = _status(name, sink, sources)
     metrics = _instruments(status, sink, sources, settings.otlp_endpoint)
+    if cache is not None:
+        cache.observe(metrics)
     try:
         with stopping() as stop:
             where = settings.port_of_role(ROLE_PLACE) if port is None else port
@@ -185,7 +187,7 @@ def _status(name: str, sink: BusSink, sources: Sequence[Source]) -> RoleStatus:
     def tell() -> None:
         status.tell("kafka", PartState.FAILING if sink.failure else PartState.OK, sink.failure or "")
         if any(
-            state in _DELIVERING or (source in elected and state is SourceState.STARTING)  # it stands by
+            state in DELIVERING or (source in elected and state is SourceState.STARTING)  # it stands by
             for source, state in sink.states.items()
         ):
             status.tell("sources", PartState.OK)

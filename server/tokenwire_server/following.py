@@ -230,7 +230,7 @@ class FollowedMarket:
 
     def _status(self, follower: Follower) -> FollowStatus:
         status = follower.status()
-        return FollowStatus(status.reason or self._check.missing, status.lag_records)
+        return FollowStatus(self.failure or status.reason or self._check.missing, status.lag_records)
 
     def _history_status(self) -> HistoryStatus | None:
         if self._history is None:

@@ -22,12 +22,12 @@ from tokenwire_server.market.intervals import Interval
 from tokenwire_server.market.market import UNOWNED, VERSION_SHIFT, Market, TokenState, named
 from tokenwire_server.market.market_bars import MarketBars
 from tokenwire_server.market.ranking import Ranking
-from tokenwire_server.market.registry import Resolution
-from tokenwire_server.market.token_pages import TokenPage, TokenPages, TokenQuery
+from tokenwire_server.market.registry import NOT_FOUND, Resolution
+from tokenwire_server.market.token_pages import SingleToken, TokenPage, TokenPages, TokenQuery
 from tokenwire_server.market.trade_pages import TradePage, TradeRequest, trade_page_of
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import ReadsMarket, TokenValue
-from tokenwire_server.ports import BookSource, FollowStatus, Replay, Source, SourceState, Tallied
+from tokenwire_server.ports import DELIVERING, BookSource, FollowStatus, Replay, Source, SourceState, Tallied
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.token_sets import SET_NAMES, TokenLists
 from tokenwire_server.validation.reason_counts import ReasonCounts
@@ -99,7 +99,7 @@ class Pipeline:
         self.follow_status: Callable[[], FollowStatus | None] = lambda: None  # of the log that the market follows
         self.history_status: Callable[[], HistoryStatus | None] = lambda: None  # None: there is no history
         self._pages: HistoryPages | None = None
-        self.shared_pages: TokenIndexPages | None = None  # None: pages of tokens are those of the market here
+        self.shared_pages: TokenIndexPages | None = None  # None: all tokens are those of the market here
         self.read_cache_status: Callable[[], CacheStatus | None] = lambda: None
         self.gaps: dict[str, tuple[int, int]] = {}  # holes, and trades in them, by source
         self.states: dict[str, SourceState] = {}
@@ -366,9 +366,23 @@ class Pipeline:
             return await self.shared_pages.page(query, cursor, limit)
         return self.token_pages.page(query, cursor, limit, self._monotonic_ms())
 
-    def token_row(self, token: TokenState) -> bytes:
-        """One token as JSON."""
-        return self.token_pages.row(token)
+    async def token(self, name: str) -> SingleToken | Resolution:
+        """The token that a name means, as it is known here if nobody knows it better; else what there is of that
+        name."""
+        found = self.market.resolve(name)
+        token = None if found.address is None else self.market.get(found.address)
+        own = found if token is None else self.token_pages.detail(token)
+        if self.shared_pages is None or self._is_newest(token):
+            return own
+        shared = await self.shared_pages.token(name)
+        return own if shared is None or shared == NOT_FOUND else shared
+
+    def _is_newest(self, token: TokenState | None) -> bool:
+        """Whether what is known here of a token (None: that there is none) is what everybody else has, or newer."""
+        followed = self.follow_status()
+        if followed is not None:
+            return not followed.reason
+        return token is not None and self.states.get(token.source) in DELIVERING
 
     def now_ms(self) -> int:
         """The hub's clock, which never goes back."""

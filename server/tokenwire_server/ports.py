@@ -6,13 +6,14 @@ market (pure), board and hub (pure), gateway (I/O).
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from tokenwire_server.market.book import BookCondition, BookUpdate, OrderBook
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
 
 __all__ = [
+    "DELIVERING",
     "BookSink",
     "BookSource",
     "FollowStatus",
@@ -43,6 +44,10 @@ class SourceState(StrEnum):
     RECONNECTING = "reconnecting"
     ENDED = "ended"
     FAILED = "failed"
+
+
+DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
+"""States of a source whose data are what there is."""
 
 
 class FollowStatus(NamedTuple):

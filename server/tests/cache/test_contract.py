@@ -8,12 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenwire_server.cache.port import Cache, FencedError, OpenBar
+from tokenwire_server.cache.publisher import build_index
 from tokenwire_server.market.ranking import SortKey
-from tokenwire_server.market.token_pages import CursorError, CursorExpiredError, TokenQuery
+from tokenwire_server.market.registry import NOT_FOUND
+from tokenwire_server.market.token_pages import CursorError, CursorExpiredError, SingleToken, TokenQuery
 from tokenwire_server.market.trades import TokenInfo
+from tokenwire_server.market.values import TokenFacts, TokenValue
 
-from .world import LOCK, VOLUME, World, addresses, names, rows, walk
+from .world import BEGIN_MS, LOCK, VOLUME, World, addresses, names, rows, walk
 
+EVM = "0xAbCdEf0123456789aBcDeF0123456789ABCDEF01"
 HOSTILE = [
     "{tokens}:data",
     "}{",
@@ -33,6 +37,7 @@ HOSTILE = [
 
 async def test_nothing_is_published_at_first(cache: Cache) -> None:
     assert await cache.page(VOLUME, None, 10) is None
+    assert await cache.token("v:0") is None
     assert await cache.load() is None
 
 
@@ -157,11 +162,69 @@ async def test_loading_gives_what_was_published(cache: Cache, fence: int) -> Non
     assert loaded.generation == generation
     assert list(loaded.tokens.orders[SortKey.VOLUME].members) == await walk(cache, 1_000)
     assert len(loaded.tokens.rows) == 1_203
+    assert loaded.tokens.names == (await build_index(world.pipeline)).names
     assert loaded.since[SortKey.PRICE] == generation
     assert loaded.since[SortKey.NAME] != generation
     page = await cache.page(TokenQuery(SortKey.NAME), None, 1)
     assert page is not None
     assert page.next_cursor == f"{loaded.since[SortKey.NAME]}-1-{TokenQuery(SortKey.NAME).check}"
+
+
+async def test_single_tokens_are_those_of_the_live_market(cache: Cache, fence: int) -> None:
+    """By address and symbol, in any case where that tells them apart; merged ones with who says what."""
+    world = World()
+    infos = [TokenInfo(EVM, "Ether"), TokenInfo("v:1", "doge"), TokenInfo("v:2", "Doge"), TokenInfo("v:3", "x")]
+    infos.append(TokenInfo(f"0x{'ab' * 20}", "low"))
+    infos += [TokenInfo(name, name) for name in HOSTILE] + [TokenInfo(f"w:{at}", "SAME") for at in range(20)]
+    world.pipeline.tokens("test", infos)
+    world.trade("v:1", 5)
+    await world.publish(cache, fence)
+    names = [part for info in infos for part in (info.address, info.symbol, info.symbol.upper(), info.symbol.lower())]
+    for name in (*names, EVM.lower(), f"0x{'AB' * 20}", "nothing", "", "symbol:x", "v:9"):
+        live = await world.pipeline.token(name)
+        found = await cache.token(name)
+        if isinstance(live, SingleToken):
+            assert isinstance(found, SingleToken), name
+            assert (found.row, found.facts) == (live.row, live.facts), name
+        else:
+            assert found == live, name
+
+
+async def test_who_says_what_of_a_merged_token_is_there_while_it_is_so(cache: Cache, fence: int) -> None:
+    world, one = World(1), Decimal(1)
+    said = TokenFacts(source="jupiter", chain="solana", address="MINT", heard_ms=BEGIN_MS, price=one)
+    world.pipeline.tokens("aggregator", [TokenInfo("MINT", "M")])
+    for facts in ((said,), ()):
+        world.pipeline.values("aggregator", [TokenValue("MINT", one, one, one, one, one, BEGIN_MS, facts)])
+        await world.publish(cache, fence)
+        found, live = await cache.token("m"), await world.pipeline.token("m")
+        assert isinstance(found, SingleToken)
+        assert isinstance(live, SingleToken)
+        assert found.facts == live.facts
+        assert len(json.loads(found.facts)) == len(facts)
+        loaded = await cache.load()
+        assert loaded is not None
+        assert loaded.tokens.facts == ({"MINT": found.facts} if facts else {})
+
+
+async def test_a_token_that_comes_later_is_found_too(cache: Cache, fence: int) -> None:
+    world = World(2)
+    await world.publish(cache, fence)
+    assert await cache.token("new") == NOT_FOUND
+    world.pipeline.tokens("test", [TokenInfo("v:new", "NEW")])
+    await world.publish(cache, fence)
+    assert isinstance(await cache.token("new"), SingleToken)
+
+
+async def test_everything_tells_how_old_it_is(cache: Cache, fence: int) -> None:
+    await World(3).publish(cache, fence)
+    page, found, loaded = await cache.page(VOLUME, None, 1), await cache.token("S1"), await cache.load()
+    searched = await cache.page(TokenQuery(search="S"), None, 1)
+    assert isinstance(found, SingleToken)
+    for one in (page, searched, found, loaded):
+        assert one is not None
+        assert one.age_ms is not None
+        assert 0 <= one.age_ms < 60_000
 
 
 async def test_ten_thousand_tokens(cache: Cache, fence: int) -> None:
@@ -222,6 +285,7 @@ async def test_an_index_that_nobody_refreshes_is_removed(cache: Cache, fence: in
     assert len(await addresses(cache)) == 3
     assert await cache.tidy(-1) > 0
     assert await cache.page(VOLUME, None, 2) is None
+    assert await cache.token("S1") is None
     assert await cache.load() is None
     assert await cache.tidy(-1) == 0
     world.trade("v:0", 9)

@@ -1,4 +1,4 @@
-"""The election in virtual time: instances that stop, answers that are lost, clocks that stand still."""
+"""The election in virtual time: instances that stop or may not lead, answers that are lost, clocks that stand still."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenwire_server.cache.election import LEASE_MS, RENEW_MS, RETRY_MS, Due, Election
+from tokenwire_server.cache.election import CHECK_MS, LEASE_MS, RENEW_MS, RETRY_MS, Due, Election
 from tokenwire_server.cache.memory import MemoryCache
 from tokenwire_server.cache.port import FencedError, Grant
 from tokenwire_server.market.token_index import IndexOrder, TokenIndex
@@ -23,8 +23,10 @@ class Instance:
     name: str
     election: Election = field(default_factory=Election)
     paused_until_ms: int = 0
+    may_lead: bool = True
 
     async def turn(self, cache: MemoryCache, now_ms: int, *, loses_question: bool, loses_answer: bool) -> None:
+        self.election.allow(may_lead=self.may_lead)
         due = self.election.due(now_ms)
         if due is Due.NOTHING:
             return
@@ -35,10 +37,14 @@ class Instance:
             grant = await cache.acquire(LOCK, self.name, LEASE_MS)
             if not loses_answer:
                 self.election.granted(grant, now_ms)
-        else:
+        elif due is Due.RENEW:
             is_held = await cache.renew(LOCK, self.name, LEASE_MS)
             if not loses_answer:
                 self.election.renewed(is_held, now_ms)
+        else:
+            await cache.release(LOCK, self.name)
+            if not loses_answer:
+                self.election.released(now_ms)
         if loses_answer:
             self.election.unanswered(now_ms)
 
@@ -55,9 +61,18 @@ class Clock:
     now_ms = 0
 
 
-# What happens to an instance in a step: nothing, it is paused for a while, or its question or the answer is lost.
+def allowed() -> Election:
+    """One that may lead."""
+    election = Election()
+    election.allow(may_lead=True)
+    return election
+
+
+# What happens to an instance in a step: nothing; it is paused, or may not lead, for a while; its question or the answer
+# is lost.
 events = st.lists(
-    st.tuples(st.integers(0, 2), st.sampled_from(["pause", "question", "answer"]), st.integers(1, 80)), max_size=40
+    st.tuples(st.integers(0, 2), st.sampled_from(["pause", "old", "question", "answer"]), st.integers(1, 80)),
+    max_size=40,
 )
 
 
@@ -85,6 +100,7 @@ def test_what_is_published_never_comes_from_an_earlier_leader_and_a_place_is_tak
             for who, instance in enumerate(instances):
                 if instance.paused_until_ms > clock.now_ms:
                     continue
+                instance.may_lead = lost.get((who, "old"), 0) <= clock.now_ms
                 if instance.election.leads:  # a paused one wakes up and does this before it hears anything
                     fence = instance.election.fence
                     if await instance.publish(cache):
@@ -97,12 +113,14 @@ def test_what_is_published_never_comes_from_an_earlier_leader_and_a_place_is_tak
                     loses_question=lost.get((who, "question"), 0) > clock.now_ms,
                     loses_answer=lost.get((who, "answer"), 0) > clock.now_ms,
                 )
+                assert instance.may_lead or not instance.election.leads
             assert len(accepted) <= 2  # two only in the very step in which the place passes on
         # Once nothing happens any more, somebody leads within a lease and an attempt, and nobody else believes so.
         begun_ms = max(clock.now_ms, *(instance.paused_until_ms for instance in instances), *lost.values(), 0)
         for now_ms in range(begun_ms, begun_ms + LEASE_MS + RETRY_MS + 2 * STEP_MS, STEP_MS):
             clock.now_ms = now_ms
             for instance in instances:
+                instance.may_lead = True
                 await instance.turn(cache, now_ms, loses_question=False, loses_answer=False)
                 if instance.election.leads:
                     await instance.publish(cache)
@@ -130,9 +148,10 @@ async def test_the_place_of_a_leader_that_is_gone_is_taken_within_its_lease_and_
 
 
 async def test_a_leader_that_the_cache_does_not_answer_goes_on_until_it_hears_of_another() -> None:
-    election = Election()
+    election = allowed()
     election.granted(Grant(1, LEASE_MS), 0)
-    assert (election.due(RENEW_MS - 1), election.wait_ms(1)) == (Due.NOTHING, RENEW_MS - 1)
+    assert (election.due(RENEW_MS - 1), election.wait_ms(1)) == (Due.NOTHING, CHECK_MS)
+    assert election.wait_ms(RENEW_MS - 1) == 1
     for now_ms in range(RENEW_MS, 10 * LEASE_MS, RETRY_MS):
         assert election.due(now_ms) is Due.RENEW
         election.unanswered(now_ms)
@@ -142,7 +161,7 @@ async def test_a_leader_that_the_cache_does_not_answer_goes_on_until_it_hears_of
     assert election.due(10 * LEASE_MS) is Due.ACQUIRE
     election.granted(Grant(0, 700), 10 * LEASE_MS)
     assert not election.leads
-    assert election.wait_ms(10 * LEASE_MS) == 701
+    assert [election.due(10 * LEASE_MS + ms) for ms in (700, 701)] == [Due.NOTHING, Due.ACQUIRE]
 
 
 @pytest.mark.parametrize("fence", [0, 3])
@@ -153,7 +172,7 @@ async def test_fences_begin_above_nothing(fence: int) -> None:
 
 
 def test_a_refusal_of_what_was_published_before_the_last_grant_says_nothing() -> None:
-    election = Election()
+    election = allowed()
     election.granted(Grant(1, LEASE_MS), 0)
     election.granted(Grant(2, LEASE_MS), 0)
     election.fenced(1)
@@ -161,3 +180,56 @@ def test_a_refusal_of_what_was_published_before_the_last_grant_says_nothing() ->
     election.fenced(2)
     assert not election.leads
     assert election.due(0) is Due.ACQUIRE
+
+
+def test_one_that_may_not_lead_takes_no_part() -> None:
+    election = Election()
+    for now_ms in range(0, 3 * LEASE_MS, CHECK_MS):
+        assert (election.due(now_ms), election.wait_ms(now_ms)) == (Due.NOTHING, CHECK_MS)
+    election.allow(may_lead=True)
+    assert election.due(3 * LEASE_MS) is Due.ACQUIRE
+
+
+def test_a_leader_that_may_not_lead_any_more_stops_at_once_and_lets_go() -> None:
+    election = allowed()
+    election.granted(Grant(1, LEASE_MS), 0)
+    election.allow(may_lead=False)
+    assert not election.leads
+    assert election.due(1) is Due.RELEASE
+    election.unanswered(1)
+    assert [election.due(ms) for ms in (RETRY_MS, RETRY_MS + 1)] == [Due.NOTHING, Due.RELEASE]
+    election.released(RETRY_MS + 1)
+    assert election.due(10 * LEASE_MS) is Due.NOTHING
+    election.allow(may_lead=True)
+    assert election.due(10 * LEASE_MS) is Due.ACQUIRE
+
+
+def test_a_lock_that_was_granted_by_an_answer_that_got_lost_is_let_go_of_too() -> None:
+    election = allowed()
+    election.unanswered(0)
+    election.allow(may_lead=False)
+    assert election.due(1) is Due.RELEASE
+
+
+def test_whoever_may_lead_again_before_it_let_go_asks_for_a_new_grant() -> None:
+    election = allowed()
+    election.granted(Grant(1, LEASE_MS), 0)
+    election.allow(may_lead=False)
+    election.allow(may_lead=True)
+    assert not election.leads
+    assert election.due(1) is Due.ACQUIRE
+
+
+async def test_the_place_of_one_that_may_not_lead_any_more_is_taken_without_waiting_for_its_lease() -> None:
+    clock = Clock()
+    cache = MemoryCache(lambda: clock.now_ms)
+    old, other = Instance("a"), Instance("b")
+    for clock.now_ms in range(0, 60_000, 50):
+        old.may_lead = clock.now_ms < 30_000
+        for instance in (old, other):
+            await instance.turn(cache, clock.now_ms, loses_question=False, loses_answer=False)
+        assert old.election.leads is old.may_lead
+        if other.election.leads:
+            break
+    assert 30_000 <= clock.now_ms <= 30_000 + RETRY_MS
+    assert await other.publish(cache)

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.asyncio as aio
 
+from tokenwire_server.cache import link as link_module
 from tokenwire_server.cache import redis as adapter
+from tokenwire_server.cache.link import Link
 from tokenwire_server.cache.port import AgainError, CacheError, FencedError, OpenBar
 from tokenwire_server.cache.publisher import build_index
 from tokenwire_server.cache.redis import STAGING_TTL_MS, RedisCache
 from tokenwire_server.market.ranking import SortKey
-from tokenwire_server.market.token_pages import TokenQuery
+from tokenwire_server.market.token_pages import SingleToken, TokenQuery
 
 from ..services.redis import Redis
 from .world import LOCK, VOLUME, World, addresses, names
@@ -20,7 +22,7 @@ from .world import LOCK, VOLUME, World, addresses, names
 
 @pytest.fixture
 async def cache(redis_server: Redis, unique: str) -> AsyncIterator[RedisCache]:
-    made = RedisCache(redis_server.url(), unique)
+    made = RedisCache(f"{redis_server.url()}?client_name={unique}", unique)
     yield made
     await made.close()
 
@@ -28,7 +30,7 @@ async def cache(redis_server: Redis, unique: str) -> AsyncIterator[RedisCache]:
 @pytest.fixture
 async def own(own_redis: Redis, unique: str) -> AsyncIterator[RedisCache]:
     """On a server that may be killed."""
-    made = RedisCache(own_redis.url(), unique, timeout_s=0.5)
+    made = RedisCache(f"{own_redis.url()}?client_name={unique}", unique, timeout_s=0.5)
     yield made
     await made.close()
 
@@ -65,10 +67,33 @@ async def test_the_keys_that_others_read(cache: RedisCache, client: aio.Redis, u
     assert [score for _, score in market_caps] == pytest.approx([0, 0, 0])
     found = {name async for name in client.scan_iter(match=f"{unique}*")}
     orders = {f"{tag}:by_{key.lower()}" for key in SortKey}
-    assert found == orders | {f"{tag}:{name}" for name in ("data", "meta", "lock:publisher", "fence:publisher")}
+    assert found == orders | {
+        f"{tag}:{name}" for name in ("data", "names", "meta", "lock:publisher", "fence:publisher")
+    }
     assert [await client.ttl(name) for name in sorted(orders)] == [-1] * len(orders)
     assert await client.ttl(f"{tag}:data") == -1
     assert (await client.hgetall(f"{tag}:meta"))["tokens"] == "3"
+
+
+async def test_the_age_is_by_the_clock_of_redis(cache: RedisCache, client: aio.Redis, unique: str) -> None:
+    await World(3).publish(cache, await lead(cache))
+    await client.hincrby(f"{unique}{{tokens}}:meta", "published_ms", -60_000)
+    page, found, loaded = await cache.page(VOLUME, None, 9), await cache.token("S1"), await cache.load()
+    assert isinstance(found, SingleToken)
+    for one in (page, found, loaded):
+        assert one is not None
+        assert one.age_ms is not None
+        assert 60_000 <= one.age_ms < 120_000
+
+
+async def test_nothing_is_left_of_facts_when_there_are_none(cache: RedisCache, client: aio.Redis, unique: str) -> None:
+    fence, index = await lead(cache), await build_index(World(1).pipeline)
+    key = f"{unique}{{tokens}}:facts"
+    await cache.publish(index._replace(facts={"v:0": b"[1]"}), LOCK, fence)
+    assert await client.hgetall(key) == {"v:0": "[1]"}
+    assert await client.ttl(key) == -1
+    await cache.publish(index, LOCK, fence)
+    assert not await client.exists(key)
 
 
 async def test_open_bars_go_with_their_interval(cache: RedisCache, client: aio.Redis, unique: str) -> None:
@@ -86,8 +111,8 @@ async def test_a_swap_whose_staging_is_incomplete_changes_nothing(
     swap = cache._swap
 
     async def after_a_loss(keys: list[str], arguments: list[object]) -> object:
-        assert 0 < await client.pttl(keys[7]) <= STAGING_TTL_MS
-        await client.delete(keys[7])
+        assert 0 < await client.pttl(keys[-1]) <= STAGING_TTL_MS
+        await client.delete(keys[-1])
         return await swap(keys, arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cache, "_swap", after_a_loss)
@@ -123,7 +148,7 @@ async def test_only_orders_that_changed_are_staged(cache: RedisCache, monkeypatc
 
     monkeypatch.setattr(cache, "_stage", listed)
     await world.publish(cache, fence)
-    assert set(staged) == {"data", *SortKey}
+    assert set(staged) == {"data", "names", *SortKey}
     staged.clear()
     world.trade("v:1", 9)
     await world.publish(cache, fence)
@@ -210,6 +235,80 @@ async def test_one_that_is_stopped_is_not_waited_for_long(own: RedisCache, own_r
     own_redis.cont()
     await reached(own)
     assert names(await own.page(VOLUME, None, 1)) == ["v:4"]
+
+
+async def connections(client: aio.Redis, name: str) -> set[str]:
+    """The numbers of those that have this name."""
+    return {each["id"] for each in await client.client_list() if each["name"] == name}
+
+
+async def test_connections_stay_while_nothing_is_asked(
+    cache: RedisCache, client: aio.Redis, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page after an idle spell must not pay for a new one: looking after the link does not close those that wait."""
+    monkeypatch.setattr(link_module, "CHECK_S", 0)
+    await asyncio.gather(*[cache.page(VOLUME, None, 1) for _ in range(3)])
+    before = await connections(client, unique)
+    assert len(before) == 3
+    checks = asyncio.Event()
+    count = 0
+
+    async def ping() -> str:
+        nonlocal count
+        count += 1
+        if count > 5:
+            checks.set()
+        return await cache.ping()
+
+    link = asyncio.create_task(Link(ping).run())
+    await checks.wait()
+    link.cancel()
+    await asyncio.gather(link, return_exceptions=True)
+    await asyncio.gather(*[cache.page(VOLUME, None, 1) for _ in range(3)])
+    assert await connections(client, unique) == before
+
+
+async def test_a_connection_that_redis_closed_while_it_was_idle_is_not_an_outage(
+    cache: RedisCache, client: aio.Redis, unique: str
+) -> None:
+    """As it does with its setting ``timeout``."""
+    await asyncio.gather(*[cache.page(VOLUME, None, 1) for _ in range(3)])
+    for number in await connections(client, unique):
+        await client.client_kill_filter(_id=number)
+    while await connections(client, unique):
+        await asyncio.sleep(0.01)
+    for _ in range(2):
+        await asyncio.gather(*[cache.page(VOLUME, None, 1) for _ in range(3)])
+
+
+async def test_after_an_outage_no_old_connection_is_used(own: RedisCache, own_redis: Redis, unique: str) -> None:
+    async with aio.Redis.from_url(own_redis.url(), decode_responses=True) as client:
+        await asyncio.gather(*[own.page(VOLUME, None, 1) for _ in range(3)])
+        before = await connections(client, unique)
+        own_redis.stop()
+        with pytest.raises(CacheError, match="does not answer in time"):
+            await own.page(VOLUME, None, 1)
+        own_redis.cont()
+        await reached(own)
+        after = await connections(client, unique)
+        assert after
+        assert not after & before
+
+
+async def test_who_is_cancelled_while_asking_ends(cache: RedisCache) -> None:
+    """At whatever step: who goes on instead would hold up the end of the server for ever."""
+
+    async def ask() -> None:
+        while True:
+            await cache.page(VOLUME, None, 1)
+
+    for steps in range(60):
+        asking = asyncio.create_task(ask())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
 
 
 async def test_no_memory_left_is_told(own: RedisCache, own_redis: Redis) -> None:

@@ -13,14 +13,17 @@ import pytest
 import redis.asyncio as aio
 
 from tokenwire_server.app import Running, running
+from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.cache.elected import Elected
 from tokenwire_server.cache.service import POLLERS, open_cache
+from tokenwire_server.collect_role import collect_to_bus
 from tokenwire_server.errors import UserError
 from tokenwire_server.market.trades import Side, TokenInfo, Trade
 from tokenwire_server.ports import Sink, Source, SourceState
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import build_sources
 
+from ..deploy.metrics import CACHE, COLLECTOR_CACHE, lacking
 from ..services.redis import Redis
 from ..sources.poller_service import PAIRS, Reply, Service
 
@@ -76,10 +79,20 @@ class Servers:
         _, body, _ = await self.get(server, "/api/v1/tokens?sort=price")
         return " ".join(row["symbol"] for row in body["data"])
 
+    async def metric(self, url: str, name: str) -> float:
+        """The sum of all samples that begin so."""
+        async with self.session.get(f"{url}metrics") as reply:
+            text = await reply.text()
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"tokenwire_{name}"))
+
     async def cache(self, server: Running) -> dict[str, Any]:
         _, body, _ = await self.get(server, "/ready")
         found: dict[str, Any] = body["cache"]
         return found
+
+
+def place(server: Running) -> str:
+    return f"http://127.0.0.1:{server.port}/"
 
 
 @pytest.fixture
@@ -123,6 +136,8 @@ async def test_all_servers_give_the_pages_of_the_one_that_leads(servers: Servers
             assert STALE not in headers
             _, rest, _ = await servers.get(second, f"/api/v1/tokens?limit=1&cursor={page['nextCursor']}")
             assert [row["symbol"] for row in page["data"] + rest["data"]] == ["B", "A"]  # a walk over both
+            prices = [(await servers.get(second, f"/api/v1/tokens/{name}"))[1]["price"] for name in ("a", "v:B", "C")]
+            assert prices == ["1", "2", "1"]  # of the other, of the other, its own
             one.trade("A", 50)
 
             async def newer() -> bool:
@@ -155,6 +170,8 @@ async def test_while_redis_is_away_what_was_known_last_is_served(own_servers: Se
                 _, body, headers = await servers.get(server, "/api/v1/tokens?sort=price&limit=1")
                 _, body, headers = await servers.get(server, f"/api/v1/tokens?sort=price&cursor={body['nextCursor']}")
                 assert [row["symbol"] for row in body["data"]] == ["A"]
+                _, body, headers = await servers.get(server, "/api/v1/tokens/a")
+                assert (body["price"], STALE in headers) == ("1", server is other)
                 cache = await servers.cache(server)
                 assert cache["state"] == "degraded"
                 assert "Redis at 127.0.0.1" in cache["reason"]
@@ -226,6 +243,9 @@ async def test_one_server_polls_and_the_other_takes_over(servers: Servers) -> No
             assert first.pipeline.states["aggregator"] is SourceState.LIVE
             assert second.pipeline.states["aggregator"] is SourceState.STARTING
             assert not second.pipeline.values_taken  # it was told nothing by a poller
+            told = [await servers.get(server, f"/api/v1/tokens/{address}") for server in (first, second)]
+            assert [(status, body["facts"][0]["source"]) for status, body, _ in told] == [(200, "dexscreener")] * 2
+            assert told[0][1]["symbol"] == told[1][1]["symbol"]
             await stack.aclose()
 
             async def polls() -> bool:
@@ -273,3 +293,65 @@ async def test_open_bars_are_there_for_others(servers: Servers, redis_server: Re
         )
         assert 0 < await client.pttl(f"{unique}kline:A:1m:current") <= 60_000
     await client.aclose()
+
+
+async def test_what_a_server_does_with_the_cache_is_measured(own_servers: Servers, own_redis: Redis) -> None:
+    servers = own_servers
+
+    async def read(server: Running, *names: str) -> list[float]:
+        return [await servers.metric(place(server), f"cache_{name}") for name in names]
+
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(servers.start())
+        assert await servers.symbols(other) == ""
+        leader = await stack.enter_async_context(servers.start(Venue("A")))
+
+        async def known() -> bool:
+            return all([(await read(server, "generation "))[0] > 0 for server in (leader, other)])
+
+        await until(known)
+        body, _ = leader.metrics.exposition()
+        assert not lacking(body.decode(), CACHE)
+        assert await read(leader, 'leads{lock="publisher"}', "up", "failures_total") == [1, 1, 0]
+        assert await read(other, 'leads{lock="publisher"}', "up", "refreshes_total") == [0, 1, 0]
+        assert (await read(leader, 'refreshes_total{outcome="published"}'))[0] >= 1
+        [age_s] = await read(other, "generation_age_seconds")
+        assert 0 < age_s < 60
+        own_redis.stop()
+        for _ in range(2):
+            assert await servers.symbols(other) == "A"
+        origins = await read(other, *(f'pages_total{{from="{origin}"}}' for origin in ("market", "kept", "index")))
+        assert origins == [1, 2, 0]
+        up, failures = await read(other, "up", "failures_total")
+        assert (up, failures > 0) == (0, True)
+        assert await read(leader, 'leads{lock="publisher"}') == [1]  # as far as it knows
+        own_redis.cont()
+
+        async def mended() -> bool:
+            return await read(other, "up") == [1]
+
+        await until(mended)
+        assert await servers.symbols(other) == "A"
+        assert await read(other, 'pages_total{from="index"}') == [1]
+
+
+async def test_what_a_collector_that_polls_does_with_the_cache_is_measured(servers: Servers) -> None:
+    service = Service()
+    service.always["/latest/dex/tokens"] = Reply(PAIRS)
+    announced = asyncio.Queue[str]()
+    async with service.running():
+        polled = {"source": (f"dexscreener:{'A' * 44}",), "dexscreener_api_url": service.url}
+        settings = Settings.model_validate(servers.settings | polled)
+        collecting = asyncio.create_task(
+            collect_to_bus(settings, build_sources(settings), MemoryBus(), port=0, announce=announced.put_nowait)
+        )
+        url = await announced.get()
+
+        async def leads() -> bool:
+            return await servers.metric(url, 'cache_leads{lock="poller"}') == 1
+
+        await until(leads)
+        async with servers.session.get(f"{url}metrics") as reply:
+            assert not lacking(await reply.text(), COLLECTOR_CACHE)
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)

@@ -4,7 +4,17 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-__all__ = ["BALANCER", "METRICS", "OF_SCRAPES", "ROLES_METRICS", "SERVER", "exposed", "lacking"]
+__all__ = [
+    "BALANCER",
+    "CACHE",
+    "COLLECTOR_CACHE",
+    "METRICS",
+    "OF_SCRAPES",
+    "ROLES_METRICS",
+    "SERVER",
+    "exposed",
+    "lacking",
+]
 
 Labels = frozenset[str]
 
@@ -42,6 +52,22 @@ SERVER: Final[Mapping[str, Labels]] = {
     "tokenwire_versions_conflated_total": _NONE,
 }
 """Of ``run``, and of the roles that do the same."""
+
+CACHE: Final[Mapping[str, Labels]] = {
+    "tokenwire_cache_failures_total": frozenset({"task"}),
+    "tokenwire_cache_generation": _NONE,
+    "tokenwire_cache_generation_age_seconds": _NONE,
+    "tokenwire_cache_leads": frozenset({"lock"}),
+    "tokenwire_cache_pages_total": frozenset({"from"}),
+    "tokenwire_cache_refreshes_total": _OUTCOME,
+    "tokenwire_cache_up": _NONE,
+}
+"""Of ``run`` and ``gateway`` with a shared cache, once there is an index."""
+
+COLLECTOR_CACHE: Final = {
+    name: CACHE[name] for name in ("tokenwire_cache_failures_total", "tokenwire_cache_leads", "tokenwire_cache_up")
+}
+"""Of ``collect``, if it polls."""
 
 ROLES_METRICS: Final[Mapping[str, Mapping[str, Labels]]] = {
     "collect": {
@@ -86,6 +112,7 @@ OF_SCRAPES: Final[Labels] = frozenset({"job", "instance", "role"})
 METRICS: Final[Mapping[str, Labels]] = {
     "up": _NONE,
     **SERVER,
+    **CACHE,
     **BALANCER,
     **{name: labels for metrics in ROLES_METRICS.values() for name, labels in metrics.items()},
 }

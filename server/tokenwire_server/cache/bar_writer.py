@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Final
 
 from tokenwire_server.cache.leadership import Leadership
-from tokenwire_server.cache.link import Link
+from tokenwire_server.cache.link import CacheTask, Link
 from tokenwire_server.cache.market import PublishedMarket
 from tokenwire_server.cache.port import Cache, CacheError, OpenBar
 from tokenwire_server.market.bar import Bar
@@ -62,10 +62,10 @@ class BarWriter:
             try:
                 await self._cache.put_bars(bars)
             except CacheError as error:
-                self._link.failed("open bars", error)
+                self._link.failed(CacheTask.OPEN_BARS, error)
                 self._changed = dict.fromkeys(taken) | self._changed
                 return
-            self._link.worked("open bars")
+            self._link.worked(CacheTask.OPEN_BARS)
             self.written += len(bars)
 
     def _bars(self, token: TokenState) -> list[OpenBar]:

@@ -15,19 +15,20 @@ from tokenwire_server.market.token_pages import (
     write_cursor,
 )
 
-__all__ = ["SLICE", "ReadSlice", "Slice", "cut_page", "natural_ranges"]
+__all__ = ["SLICE", "ReadSlice", "Slice", "cut_page", "natural_ranges", "row_symbol"]
 
 SLICE: Final = 1_000
 """Most tokens that are read at once: of these a search is decoded without a pause."""
 
 
 class Slice(NamedTuple):
-    """Rows from one place of an order on, None for tokens that are gone since. ``number`` is the order's, ``total`` how
-    many tokens it has."""
+    """Rows from one place of an order on, None for tokens that are gone since, published ``age_ms`` ago. ``number`` is
+    the order's, ``total`` how many tokens it has."""
 
     number: int
     total: int
     rows: Sequence[bytes | None]
+    age_ms: int
 
 
 Range = tuple[int, int]
@@ -67,7 +68,7 @@ async def cut_page(read: ReadSlice, query: TokenQuery, cursor: str | None, limit
             return None
         end = place + limit
         cursor = write_cursor(found.number, end, query) if end < found.total else None
-        return TokenPage([row for row in found.rows if row is not None], cursor)
+        return TokenPage([row for row in found.rows if row is not None], cursor, found.age_ms)
     rows: list[bytes] = []
     looked_at_end = place + MAX_LOOKED_AT
     while True:
@@ -78,14 +79,19 @@ async def cut_page(read: ReadSlice, query: TokenQuery, cursor: str | None, limit
         for row in found.rows:
             if row is not None and _has(row, wanted):
                 if len(rows) == limit:
-                    return TokenPage(rows, write_cursor(number, place, query))
+                    return TokenPage(rows, write_cursor(number, place, query), found.age_ms)
                 rows.append(row)
             place += 1
         if place >= found.total or not found.rows:
-            return TokenPage(rows, None)
+            return TokenPage(rows, None, found.age_ms)
         if place >= looked_at_end:
-            return TokenPage(rows, write_cursor(number, place, query))
+            return TokenPage(rows, write_cursor(number, place, query), found.age_ms)
         await asyncio.sleep(0)
+
+
+def row_symbol(row: bytes) -> str:
+    """The symbol in a row."""
+    return _names.decode(row).symbol
 
 
 def _has(row: bytes, wanted: str) -> bool:

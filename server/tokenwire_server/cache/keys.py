@@ -17,6 +17,10 @@ class Keys:
         index = f"{prefix}{_TAG}"
         self.data: Final = f"{index}:data"
         """Hash: the row of each token, by address."""
+        self.names: Final = f"{index}:names"
+        """Hash: what names mean, see ``market.token_names``."""
+        self.facts: Final = f"{index}:facts"
+        """Hash: who says what of a token whose value is merged from several sources, by address."""
         self.meta: Final = f"{index}:meta"
         """Hash: ``generation``, ``published_ms`` and ``tokens`` of the index; per order, since which generation it is
         what it is, and when somebody last walked on in it."""

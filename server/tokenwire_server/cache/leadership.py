@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tokenwire_server.cache.election import LEASE_MS, Due, Election
-from tokenwire_server.cache.link import Link
+from tokenwire_server.cache.link import CacheTask, Link
 from tokenwire_server.cache.port import Cache, CacheError
 from tokenwire_server.telemetry.logs import get_log
 
@@ -17,7 +17,7 @@ _log = get_log(__name__)
 
 
 class Leadership:
-    """Of ``lock``. Run it beside what waits for it. An instance takes part from when ``may_lead()`` says so."""
+    """Of ``lock``. Run it beside what waits for it. An instance takes part while ``may_lead()`` says so."""
 
     def __init__(self, cache: Cache, link: Link, lock: str, may_lead: Callable[[], bool] = lambda: True) -> None:
         self.lock = lock
@@ -60,35 +60,38 @@ class Leadership:
                 async with self._changed:
                     self._changed.notify_all()
         finally:
-            if self.leads and self._link.is_up:
+            if self._election.may_hold and self._link.is_up:
                 await self._release()
 
     async def _turn(self) -> None:
         election, now_ms = self._election, self._now_ms
-        asked_ms = now_ms()
+        led, asked_ms = self.leads, now_ms()
+        election.allow(may_lead=self._may_lead())
+        if led and not self.leads:
+            return  # those who wait are told before the cache is
         due = election.due(asked_ms)
-        if due is Due.NOTHING:
+        if due is Due.NOTHING or not self._link.is_up:
             self._turned.clear()
             try:
                 async with asyncio.timeout(election.wait_ms(asked_ms) / 1_000):
-                    await self._turned.wait()
+                    await (self._turned.wait() if due is Due.NOTHING else self._link.wait_up())
             except TimeoutError:
                 pass
             return
-        if not self.leads and not self._may_lead():
-            election.unanswered(asked_ms)
-            return
-        await self._link.wait_up()
         try:
-            if due is Due.ACQUIRE:
-                election.granted(await self._cache.acquire(self.lock, self._owner, LEASE_MS), asked_ms)
-            else:
-                election.renewed(await self._cache.renew(self.lock, self._owner, LEASE_MS), asked_ms)
+            match due:
+                case Due.ACQUIRE:
+                    election.granted(await self._cache.acquire(self.lock, self._owner, LEASE_MS), asked_ms)
+                case Due.RENEW:
+                    election.renewed(await self._cache.renew(self.lock, self._owner, LEASE_MS), asked_ms)
+                case Due.RELEASE:
+                    await self._cache.release(self.lock, self._owner)
+                    election.released(asked_ms)
         except CacheError as error:
-            self._link.failed("election", error)
+            self._link.failed(CacheTask.ELECTION, error)
             election.unanswered(now_ms())
         else:
-            self._link.worked("election")
+            self._link.worked(CacheTask.ELECTION)
 
     async def _release(self) -> None:
         try:

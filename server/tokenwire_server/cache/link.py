@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from random import Random
 from typing import Final
 
 from tokenwire_server.cache.port import AgainError, CacheError
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["MAX_BACKOFF_S", "Link"]
+__all__ = ["MAX_BACKOFF_S", "CacheTask", "Link"]
 
 CHECK_S: Final = 2.0
 FIRST_BACKOFF_S: Final = 0.25
@@ -17,14 +18,27 @@ MAX_BACKOFF_S: Final = 5.0
 _log = get_log(__name__)
 
 
+class CacheTask(StrEnum):
+    """What the cache is asked for."""
+
+    LINK = "link"
+    ELECTION = "election"
+    PUBLISH = "publish"
+    OPEN_BARS = "open bars"
+    PAGES = "pages"
+    RELOAD = "reload"
+    JANITOR = "janitor"
+
+
 class Link:
     """``ping`` gives the engine's name and version, or raises CacheError."""
 
     def __init__(self, ping: Callable[[], Awaitable[str]], rng: Random | None = None) -> None:
         self.engine = ""
         self._away = "it has not been reached yet"
-        self._troubles: dict[str, str] = {}  # by what fails although the cache answers
+        self._troubles: dict[CacheTask, str] = {}  # by what fails although the cache answers
         self.lost_count = 0
+        self.failures = dict.fromkeys(CacheTask, 0)
         self._ping = ping
         self._rng = rng or Random()
         self._up = asyncio.Event()
@@ -44,17 +58,18 @@ class Link:
         """Until it can be reached."""
         await self._up.wait()
 
-    def worked(self, what: str) -> None:
+    def worked(self, what: CacheTask) -> None:
         """It did ``what`` was asked."""
         self._troubles.pop(what, None)
 
-    def failed(self, what: str, error: CacheError) -> None:
+    def failed(self, what: CacheTask, error: CacheError) -> None:
         """It did not do ``what`` was asked."""
+        self.failures[what] += 1
         if not isinstance(error, AgainError):
             self._lost(error)
         elif self._troubles.get(what) != str(error):
             self._troubles[what] = str(error)
-            _log.warning("cache failed", what=what, reason=str(error))
+            _log.warning("cache failed", what=str(what), reason=str(error))
 
     def _lost(self, error: CacheError) -> None:
         if self.is_up:
@@ -73,6 +88,7 @@ class Link:
             try:
                 engine = await self._ping()
             except CacheError as error:
+                self.failures[CacheTask.LINK] += 1
                 self._lost(error)
                 await asyncio.sleep(self._rng.uniform(backoff_s / 2, backoff_s))
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)

@@ -11,6 +11,7 @@ from tokenwire_server.market.ranking import Ranking
 from tokenwire_server.market.registry import Resolution
 from tokenwire_server.market.token_pages import TokenPages
 from tokenwire_server.market.trades import Trade
+from tokenwire_server.ports import FollowStatus
 
 __all__ = ["PublishedMarket"]
 
@@ -26,6 +27,10 @@ class PublishedMarket(Protocol):
     @property
     def bar_plan(self) -> BarPlan:
         """The intervals that there are."""
+
+    @property
+    def follow_status(self) -> Callable[[], FollowStatus | None]:
+        """How it is with following a log; None where none is followed."""
 
     def open_bar(self, address: str, interval: Interval) -> Bar | None:
         """The running bar."""

@@ -6,8 +6,17 @@ from typing import Final, NamedTuple
 from tokenwire_server.cache.cutting import Slice, cut_page, natural_ranges
 from tokenwire_server.cache.port import FencedError, Grant, Loaded, OpenBar
 from tokenwire_server.market.ranking import SortKey
+from tokenwire_server.market.registry import NOT_FOUND, Resolution, address_key
 from tokenwire_server.market.token_index import IndexOrder, TokenIndex
-from tokenwire_server.market.token_pages import ORDER_KEPT_MS, CursorExpiredError, TokenPage, TokenQuery
+from tokenwire_server.market.token_names import asked_fields, meaning
+from tokenwire_server.market.token_pages import (
+    NO_FACTS,
+    ORDER_KEPT_MS,
+    CursorExpiredError,
+    SingleToken,
+    TokenPage,
+    TokenQuery,
+)
 
 __all__ = ["MAX_KEPT_PLACES", "MemoryCache"]
 
@@ -48,6 +57,20 @@ class MemoryCache:
 
         return await cut_page(read, query, cursor, limit)
 
+    async def token(self, name: str) -> SingleToken | Resolution | None:
+        """One token."""
+        index = self.index
+        if index is None:
+            return None
+        address = next((each for each in (name, address_key(name)) if each in index.rows), None)
+        if address is None:
+            field = next((index.names[each] for each in asked_fields(name) if each in index.names), None)
+            found = NOT_FOUND if field is None else meaning(field)
+            if found.address is None:
+                return found
+            address = found.address
+        return SingleToken(index.rows[address], index.facts.get(address, NO_FACTS), self._age_ms())
+
     async def publish(self, index: TokenIndex, lock: str, fence: int) -> int | None:
         """Put ``index`` in place of the one before."""
         if not fence or fence != self._fences.get(lock):
@@ -56,10 +79,13 @@ class MemoryCache:
             return None
         return self.put(self.generation + 1, index)
 
-    def put(self, generation: int, index: TokenIndex, since: Mapping[SortKey, int] | None = None) -> int:
+    def put(
+        self, generation: int, index: TokenIndex, since: Mapping[SortKey, int] | None = None, age_ms: int = 0
+    ) -> int:
         """Have this one, whose number is known. ``since``: what :class:`Loaded` says; None: only what differs from the
         one before is of this generation."""
-        now_ms = self.published_ms = self._now_ms()
+        now_ms = self._now_ms()
+        self.published_ms = now_ms - age_ms
         before, self.index, self.generation = self.index, index, generation
         for key, order in index.orders.items():
             former = None if before is None else before.orders.get(key)
@@ -74,7 +100,9 @@ class MemoryCache:
 
     async def load(self) -> Loaded | None:
         """All of it."""
-        return None if self.index is None else Loaded(self.generation, self.index, dict(self._numbers))
+        if self.index is None:
+            return None
+        return Loaded(self.generation, self.index, dict(self._numbers), self._age_ms())
 
     async def put_bars(self, bars: Sequence[OpenBar]) -> None:
         """Know these open bars."""
@@ -134,7 +162,11 @@ class MemoryCache:
         (first, end), (rest, rest_end) = natural_ranges(order.priced, place, count, is_reversed=query.is_reversed)
         found = order.members[first:end]
         members = (*(found[::-1] if query.is_reversed else found), *order.members[rest:rest_end])
-        return Slice(number, len(order.members), [self.index.rows.get(member) for member in members])
+        rows = [self.index.rows.get(member) for member in members]
+        return Slice(number, len(order.members), rows, self._age_ms())
+
+    def _age_ms(self) -> int:
+        return self._now_ms() - self.published_ms
 
     def _forget(self, now_ms: int) -> None:
         kept = self._kept

@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from tokenwire_server.market.ranking import SortKey
+from tokenwire_server.market.registry import Resolution
 from tokenwire_server.market.token_index import TokenIndex
-from tokenwire_server.market.token_pages import TokenPage, TokenQuery
+from tokenwire_server.market.token_pages import SingleToken, TokenPage, TokenQuery
 
 __all__ = [
     "AgainError",
@@ -56,11 +57,13 @@ class OpenBar(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A generation as a whole. ``since`` tells in which generation each order became what it is: cursors name that."""
+    """A generation as a whole, published ``age_ms`` ago. ``since`` tells in which generation each order became what it
+    is: cursors name that."""
 
     generation: int
     tokens: TokenIndex
     since: Mapping[SortKey, int]
+    age_ms: int
 
 
 class CacheState(StrEnum):
@@ -81,22 +84,29 @@ class CacheStatus(NamedTuple):
 
 
 class TokenIndexPages(Protocol):
-    """Where pages of tokens come from."""
+    """Where pages of tokens come from, and single ones."""
 
     async def page(self, query: TokenQuery, cursor: str | None, limit: int) -> TokenPage:
         """The first page, or the one that ``cursor`` asks for. Raises CursorError, CursorExpiredError."""
+
+    async def token(self, name: str) -> SingleToken | Resolution | None:
+        """The token that a name means, or why it means none; None: nothing is published."""
 
 
 class Cache(Protocol):
     """Every method raises CacheError."""
 
     async def page(self, query: TokenQuery, cursor: str | None, limit: int) -> TokenPage | None:
-        """The first page, or the one that ``cursor`` asks for; None: nothing is published.
+        """The first page, or the one that ``cursor`` asks for, with its age; None: nothing is published.
 
         Raises:
             CursorError: the cursor is not one of this query.
             CursorExpiredError: begin anew.
         """
+
+    async def token(self, name: str) -> SingleToken | Resolution | None:
+        """The token that an address or a symbol means, with its age, or why it means none; None: nothing is
+        published."""
 
     async def publish(self, index: TokenIndex, lock: str, fence: int) -> int | None:
         """Put ``index`` in place of the one before, all of it or nothing; its generation. None: it is empty, and the

@@ -4,12 +4,13 @@ A refresh is staged under keys of its own that expire, and takes the place of th
 checks the fence. Nothing is kept of it if any part of it is missing. Orders that did not change stay where they are.
 """
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import redis.asyncio as aio
 from redis.asyncio.retry import Retry
@@ -18,12 +19,21 @@ from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError, 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tokenwire_server.cache import scripts
-from tokenwire_server.cache.cutting import Slice, cut_page
+from tokenwire_server.cache.cutting import Slice, cut_page, row_symbol
 from tokenwire_server.cache.keys import Keys
 from tokenwire_server.cache.port import AgainError, CacheError, FencedError, Grant, Loaded, OpenBar
 from tokenwire_server.market.ranking import SortKey
+from tokenwire_server.market.registry import NOT_FOUND, Resolution, address_key
 from tokenwire_server.market.token_index import UNPRICED_BELOW, IndexOrder, TokenIndex
-from tokenwire_server.market.token_pages import ORDER_KEPT_MS, CursorExpiredError, TokenPage, TokenQuery
+from tokenwire_server.market.token_names import TokenNames, asked_fields, meaning
+from tokenwire_server.market.token_pages import (
+    NO_FACTS,
+    ORDER_KEPT_MS,
+    CursorExpiredError,
+    SingleToken,
+    TokenPage,
+    TokenQuery,
+)
 
 __all__ = ["MAX_KEPT_PLACES", "STAGING_TTL_MS", "RedisCache"]
 
@@ -36,7 +46,21 @@ _LOADS_TRIED: Final = 3  # of an index that is swapped while it is read
 _SCANNED: Final = 500
 _NO_TTL: Final = -1
 
+_HASH: Final = "HASH"  # as ``scripts.SWAP`` has it
+_NONE: Final = "NONE"
+
 T = TypeVar("T")
+
+
+class _Published(NamedTuple):
+    """What is there, if nobody published since."""
+
+    generation: str
+    orders: Mapping[SortKey, IndexOrder]
+    names: Mapping[str, bytes]
+
+
+_NOTHING: Final = _Published("", {}, {})
 
 
 class RedisCache:
@@ -57,6 +81,7 @@ class RedisCache:
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
             client_name="tokenwire",
+            protocol=2,  # with 3, redis-py takes up idle connections that Redis has closed
         )
         pool.connection_kwargs["decode_responses"] = False  # whatever the URL says: rows are bytes
         # Nothing is connected by this: what else the URL asks for is understood, or not.
@@ -66,8 +91,10 @@ class RedisCache:
         self._has_password = pool.connection_kwargs.get("password") is not None
         register = self._client.register_script
         self._acquire, self._renew, self._release = map(register, (scripts.ACQUIRE, scripts.RENEW, scripts.RELEASE))
-        self._swap, self._page, self._tidy = map(register, (scripts.SWAP, scripts.PAGE, scripts.TIDY))
-        self._published: tuple[int, Mapping[SortKey, IndexOrder]] | None = None  # by this process, last
+        self._swap, self._page, self._one = map(register, (scripts.SWAP, scripts.PAGE, scripts.ONE))
+        self._tidy = register(scripts.TIDY)
+        self._published: _Published | None = None  # by this process, last
+        self._is_doubtful = False  # a connection was lost: those that are idle may lead nowhere either
 
     @property
     def place(self) -> str:
@@ -75,9 +102,11 @@ class RedisCache:
         return self._place
 
     async def ping(self) -> str:
-        """The engine and its version, once it answers. What a lost connection left is thrown away first."""
-        await self._client.connection_pool.disconnect(inuse_connections=False)
+        """The engine and its version, once it answers. Idle connections are thrown away if one was lost before."""
         async with self._asking():
+            if self._is_doubtful:
+                self._is_doubtful = False
+                await self._client.connection_pool.disconnect(inuse_connections=False)
             info = await self._client.info("server")
         name = info.get("server_name", "redis")
         return f"{name} {info.get(f'{name}_version', '?')}"
@@ -103,47 +132,67 @@ class RedisCache:
                 return None
             if found[0] == b"EXPIRED":
                 raise CursorExpiredError
-            return Slice(int(found[0]), found[1], found[2])
+            return Slice(int(found[0]), found[1], found[2], found[3])
 
         return await cut_page(read, query, cursor, limit)
+
+    async def token(self, name: str) -> SingleToken | Resolution | None:
+        """One token."""
+        keys = self._keys
+        async with self._asking():
+            asked = name, address_key(name), *asked_fields(name)
+            found = await self._one([keys.meta, keys.data, keys.names, keys.facts], asked)
+        match found:
+            case []:
+                return None
+            case [field]:
+                return meaning(field) if field else NOT_FOUND
+            case [row, facts, age_ms]:
+                return SingleToken(row, facts or NO_FACTS, age_ms)
+        raise AgainError(f"Redis at {self._place} answers something else")
 
     async def publish(self, index: TokenIndex, lock: str, fence: int) -> int | None:
         """Stage ``index``, and put it in place of the one before."""
         if not index.rows:
             return None
-        base, before = self._published or ("", {})
-        said = await self._publish(index, lock, fence, str(base), before)
+        before = self._published or _NOTHING
+        said = await self._publish(index, lock, fence, before)
         if said == b"BASE":  # somebody else published since, or all data were lost
-            said = await self._publish(index, lock, fence, "", {})
+            said = await self._publish(index, lock, fence, _NOTHING)
         if said == b"FENCED":
             self._published = None
             raise FencedError("another instance leads since")
         if said == b"STAGING":
             raise AgainError("a refresh took longer than its staging keys live, or they were removed")
         generation = int(said)
-        self._published = generation, index.orders
+        self._published = _Published(str(generation), index.orders, index.names)
         return generation
 
-    async def _publish(
-        self, index: TokenIndex, lock: str, fence: int, base: str, before: Mapping[SortKey, IndexOrder]
-    ) -> bytes:
+    async def _publish(self, index: TokenIndex, lock: str, fence: int, before: _Published) -> bytes:
         keys = self._keys
         refresh = f"{fence}:{secrets.token_hex(8)}"
-        changed = {key: order for key, order in index.orders.items() if before.get(key) != order}
-        if len(changed) == len(SortKey):
-            base = ""
-        staged_data = keys.staging(f"{refresh}:data")
-        await self._stage(staged_data, "hset", index.rows.items())
-        names = [keys.fence(lock), keys.meta, keys.kept, keys.base, keys.data, staged_data]
-        for key, order in changed.items():
-            staged = keys.staging(f"{refresh}:{key}")
-            await self._stage(staged, "zadd", zip(order.members, order.scores, strict=True))
-            names += keys.orders[key], staged
-        arguments: list[int | str] = [fence, base, ORDER_KEPT_MS, MAX_KEPT_PLACES, len(index.rows), *map(str, changed)]
+        names = [keys.fence(lock), keys.meta, keys.kept, keys.base]
+        kinds: list[str] = []
+
+        async def stage(there: str, part: str, kind: str, items: Iterable[tuple[str, object]]) -> None:
+            staged = keys.staging(f"{refresh}:{part}")
+            names.extend((there, staged))
+            kinds.append(kind)
+            if kind != _NONE:
+                await self._stage(staged, "hset" if kind == _HASH else "zadd", items)
+
+        await stage(keys.data, "data", _HASH, index.rows.items())
+        await stage(keys.facts, "facts", _HASH if index.facts else _NONE, index.facts.items())
+        if index.names != before.names:
+            await stage(keys.names, "names", _HASH, index.names.items())
+        for key, order in index.orders.items():
+            if order != before.orders.get(key):
+                await stage(keys.orders[key], key, key, zip(order.members, order.scores, strict=True))
+        arguments: list[int | str] = [fence, before.generation, ORDER_KEPT_MS, MAX_KEPT_PLACES, len(index.rows), *kinds]
         async with self._asking():
             said = await self._swap(names, arguments)
             if said in (b"BASE", b"FENCED"):
-                await self._client.unlink(staged_data, *names[7::2])
+                await self._client.unlink(*names[5::2])
         return cast(bytes, said)
 
     async def load(self) -> Loaded | None:
@@ -152,6 +201,8 @@ class RedisCache:
         for _ in range(_LOADS_TRIED):
             async with self._asking():
                 meta: Any = await client.hgetall(keys.meta)
+                now_s, now_us = await client.time()
+                has_facts = await client.exists(keys.facts)
                 generation = meta.get(b"generation")
                 sizes = [await client.zcard(name) for name in keys.orders.values()]
             if generation is None or not all(sizes):
@@ -168,14 +219,22 @@ class RedisCache:
                 priced = sum(score > UNPRICED_BELOW for score in scores)
                 orders[key] = IndexOrder(tuple([member.decode() for member, _ in places]), scores, priced)
             rows: dict[str, bytes] = {}
-            for members in _chunks(orders[SortKey.NEW].members):
+            facts: dict[str, bytes] = {}
+            names = TokenNames()
+            for members in _chunks(reversed(orders[SortKey.NEW].members)):  # in order of arrival
                 async with self._asking():
                     listed: Any = await client.hmget(keys.data, members)
-                rows |= {member: row for member, row in zip(members, listed, strict=True) if row is not None}
+                    merged: Any = await client.hmget(keys.facts, members) if has_facts else ()
+                facts |= {member: each for member, each in zip(members, merged, strict=False) if each is not None}
+                for member, row in zip(members, listed, strict=True):
+                    if row is not None:
+                        rows[member] = row
+                        names.add(member, row_symbol(row))
             async with self._asking():
                 if await client.hget(keys.meta, "generation") == generation:
                     since = {key: int(meta[f"since:{key}".encode()]) for key in SortKey}
-                    return Loaded(int(generation), TokenIndex(rows, orders), since)
+                    age_ms = max(0, now_s * 1_000 + now_us // 1_000 - int(meta[b"published_ms"]))
+                    return Loaded(int(generation), TokenIndex(rows, orders, names.fields, facts), since, age_ms)
         raise AgainError("the index was swapped each time it was read")
 
     async def put_bars(self, bars: Sequence[OpenBar]) -> None:
@@ -189,7 +248,8 @@ class RedisCache:
         """Remove an index that is too old, and staging keys that would stay for good."""
         keys, client = self._keys, self._client
         async with self._asking():
-            gone = int(await self._tidy([keys.meta, keys.data, keys.kept, *keys.orders.values()], [max_age_ms]))
+            index = [keys.meta, keys.data, keys.names, keys.facts, keys.kept, *keys.orders.values()]
+            gone = int(await self._tidy(index, [max_age_ms]))
             async for name in client.scan_iter(match=keys.staging("*"), count=_SCANNED):
                 if await client.pttl(name) == _NO_TTL:
                     gone += await client.unlink(name)
@@ -234,6 +294,7 @@ class RedisCache:
             )
             raise CacheError(f"Redis at {self._place} {reason}") from None
         except (RedisTimeoutError, TimeoutError):
+            self._is_doubtful = True
             raise CacheError(f"Redis at {self._place} does not answer in time") from None
         except OutOfMemoryError:
             raise AgainError(f"Redis at {self._place} has no memory left (maxmemory)") from None
@@ -241,7 +302,11 @@ class RedisCache:
             reason = str(error).rpartition("caused error: ")[2]  # without the command, which may hold anything
             raise AgainError(f"Redis at {self._place} refuses: {reason}") from None
         except (RedisError, OSError) as error:
+            self._is_doubtful = True
             raise CacheError(f"Redis at {self._place} can't be reached: {_cause(error)}") from None
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # which wait_for of Python 3.11, in redis-py, sometimes keeps to itself
 
 
 def _place(kwargs: Mapping[str, Any]) -> str:

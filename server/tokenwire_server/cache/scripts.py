@@ -3,7 +3,7 @@ that only Redis knows, are built from a base that is passed as a key."""
 
 from typing import Final
 
-__all__ = ["ACQUIRE", "PAGE", "RELEASE", "RENEW", "SWAP", "TIDY"]
+__all__ = ["ACQUIRE", "ONE", "PAGE", "RELEASE", "RENEW", "SWAP", "TIDY"]
 
 ACQUIRE: Final = """
 -- KEYS: lock, fence. ARGV: owner, lease in ms.
@@ -33,26 +33,23 @@ return redis.call('DEL', KEYS[1])
 """
 
 SWAP: Final = """
--- KEYS: fence, meta, kept, base of kept orders, data, staged data; for each order that changed: its set, and that
+-- KEYS: fence, meta, kept, base of kept orders; for each hash, and each order that changed: what there is, and that
 -- which is staged.
--- ARGV: fence, generation that unchanged orders are of ('' if all are given), ms that orders are kept, places kept at
--- most, tokens; for each order that changed: its name.
+-- ARGV: fence, generation that what is not given is of ('' if all is), ms that orders are kept, places kept at most,
+-- tokens; for each of them: the name of the order, HASH, or NONE for a hash of which nothing is left.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'FENCED' end
 local before = redis.call('HGET', KEYS[2], 'generation')
 if ARGV[2] ~= '' and before ~= ARGV[2] then return 'BASE' end
 for i = 6, #KEYS, 2 do
-  if redis.call('EXISTS', KEYS[i]) == 0 then return 'STAGING' end
+  if ARGV[3 + i / 2] ~= 'NONE' and redis.call('EXISTS', KEYS[i]) == 0 then return 'STAGING' end
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- The first number is above all of before that were lost or removed.
 local generation = time[1] .. string.format('%06d', time[2])
 if before then generation = string.format('%.0f', before + 1) end
-redis.call('PERSIST', KEYS[6])
-redis.call('UNLINK', KEYS[5])
-redis.call('RENAME', KEYS[6], KEYS[5])
-for i = 7, #KEYS, 2 do
-  local sort = ARGV[6 + (i - 7) / 2]
+for i = 5, #KEYS, 2 do
+  local sort = ARGV[3 + (i + 1) / 2]
   local used = redis.call('HGET', KEYS[2], 'used:' .. sort)
   local since = redis.call('HGET', KEYS[2], 'since:' .. sort)
   if used and since and now - used <= tonumber(ARGV[3]) and redis.call('EXISTS', KEYS[i]) == 1 then
@@ -63,10 +60,14 @@ for i = 7, #KEYS, 2 do
   else
     redis.call('UNLINK', KEYS[i])
   end
-  redis.call('HDEL', KEYS[2], 'used:' .. sort)
-  redis.call('PERSIST', KEYS[i + 1])
-  redis.call('RENAME', KEYS[i + 1], KEYS[i])
-  redis.call('HSET', KEYS[2], 'since:' .. sort, generation)
+  if sort ~= 'NONE' then
+    redis.call('PERSIST', KEYS[i + 1])
+    redis.call('RENAME', KEYS[i + 1], KEYS[i])
+  end
+  if sort ~= 'NONE' and sort ~= 'HASH' then
+    redis.call('HDEL', KEYS[2], 'used:' .. sort)
+    redis.call('HSET', KEYS[2], 'since:' .. sort, generation)
+  end
 end
 redis.call('HSET', KEYS[2], 'generation', generation, 'published_ms', string.format('%.0f', now), 'tokens', ARGV[5])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[3])
@@ -126,11 +127,31 @@ elseif place + count < total then
 end
 local rows = {}
 if #members > 0 then rows = redis.call('HMGET', KEYS[2], unpack(members)) end
-return {number, total, rows}
+return {number, total, rows, now - redis.call('HGET', KEYS[1], 'published_ms')}
+"""
+
+ONE: Final = """
+-- KEYS: meta, data, names, facts. ARGV: two addresses, then fields of names.
+local published = redis.call('HGET', KEYS[1], 'published_ms')
+if not published then return {} end
+local address = ARGV[1]
+if redis.call('HEXISTS', KEYS[2], address) == 0 then address = ARGV[2] end
+for i = 3, #ARGV do
+  if redis.call('HEXISTS', KEYS[2], address) == 1 then break end
+  local meaning = redis.call('HGET', KEYS[3], ARGV[i])
+  if meaning and string.sub(meaning, 1, 1) ~= '=' then return {meaning} end
+  if meaning then address = string.sub(meaning, 2) end
+end
+local row = redis.call('HGET', KEYS[2], address)
+if not row then return {''} end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return {row, redis.call('HGET', KEYS[4], address), now - published}
 """
 
 TIDY: Final = """
--- KEYS: meta, data, kept, the set of each order. ARGV: ms after which an index that nobody refreshed goes.
+-- KEYS: meta, data, names, facts, kept, the set of each order.
+-- ARGV: ms after which an index that nobody refreshed goes.
 local published = redis.call('HGET', KEYS[1], 'published_ms')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -8,7 +8,7 @@ from typing import Final
 from tokenwire_server.cache.bar_writer import BarWriter, EncodeBar
 from tokenwire_server.cache.elected import Elected
 from tokenwire_server.cache.leadership import Leadership
-from tokenwire_server.cache.link import Link
+from tokenwire_server.cache.link import CacheTask, Link
 from tokenwire_server.cache.market import PublishedMarket
 from tokenwire_server.cache.port import Cache, CacheError, CacheState, CacheStatus
 from tokenwire_server.cache.publisher import Publisher
@@ -17,6 +17,7 @@ from tokenwire_server.errors import UserError
 from tokenwire_server.ports import Source
 from tokenwire_server.settings import Settings
 from tokenwire_server.telemetry.logs import get_log
+from tokenwire_server.telemetry.metrics import Kind, Metrics
 
 __all__ = ["POLLERS", "PUBLISHERS", "SharedCache", "open_cache"]
 
@@ -28,6 +29,8 @@ _JANITOR_CHECKS: Final = 10  # in an interval
 
 _log = get_log(__name__)
 
+Work = Callable[[], Coroutine[object, object, None]]
+
 
 class SharedCache:
     """One instance's part in the shared cache. Made by :func:`open_cache`."""
@@ -38,6 +41,7 @@ class SharedCache:
         self._cache = cache
         self._settings = settings
         self._market: PublishedMarket | None = None
+        self._publisher: Publisher | None = None
         self._leaderships: dict[str, Leadership] = {}
         self._polling: set[str] = set()  # locks of instances that poll
         self._tasks: list[asyncio.Task[None]] = []
@@ -54,7 +58,7 @@ class SharedCache:
         """Have pages of the shared index from now on, in place of the market's own."""
         settings = self._settings
         self.pages = SharedPages(self._cache, self.link, market.token_pages, market.now_ms, settings.poll_interval_ms)
-        self._start(self.pages.run(), "reload")
+        self._start(self.pages.run, CacheTask.RELOAD)
         return self.pages
 
     def publish(self, market: PublishedMarket, encode: EncodeBar) -> None:
@@ -63,12 +67,12 @@ class SharedCache:
         self._market = market
         published = (lambda generation, index: None) if self.pages is None else self.pages.published
         max_age_ms = self._settings.poll_interval_ms
-        publisher = Publisher(market, self._cache, link, leadership, max_age_ms, published)
+        publisher = self._publisher = Publisher(market, self._cache, link, leadership, max_age_ms, published)
         bars = BarWriter(market, self._cache, link, leadership, encode)
         market.trade_listeners.append(bars.on_trade)
-        self._start(publisher.run(), "publish")
-        self._start(bars.run(), "open bars")
-        self._start(self._clean(), "janitor")
+        self._start(publisher.run, CacheTask.PUBLISH)
+        self._start(bars.run, CacheTask.OPEN_BARS)
+        self._start(self._clean, CacheTask.JANITOR)
 
     def status(self) -> CacheStatus:
         """How it is."""
@@ -77,6 +81,40 @@ class SharedCache:
         state = CacheState.DEGRADED if self.link.reason else CacheState.OK
         generation = 0 if self.pages is None else self.pages.generation
         return CacheStatus(state, self.link.reason, self.link.engine, role, generation)
+
+    def observe(self, metrics: Metrics) -> None:
+        """Have measured what this instance does with the cache."""
+        link, leaderships, publisher = self.link, self._leaderships, self._publisher
+        metrics.observe(
+            "cache_up",
+            description="1 while the shared cache (Redis) can be reached, else 0.",
+            kind=Kind.GAUGE,
+            read=lambda: [(int(link.is_up), {})],
+        )
+        metrics.observe(
+            "cache_failures",
+            description="Times that the shared cache did not do what it was asked, by task.",
+            kind=Kind.COUNTER,
+            read=lambda: [(count, {"task": task.value}) for task, count in link.failures.items()],
+        )
+        metrics.observe(
+            "cache_leads",
+            description="1 while this instance leads, as far as it knows, else 0, by lock.",
+            kind=Kind.GAUGE,
+            read=lambda: [(int(one.leads), {"lock": lock}) for lock, one in leaderships.items()],
+        )
+        if publisher is not None:
+            metrics.observe(
+                "cache_refreshes",
+                description="Refreshes of the shared index by this instance; refused: another one leads since.",
+                kind=Kind.COUNTER,
+                read=lambda: [
+                    (publisher.refreshes, {"outcome": "published"}),
+                    (publisher.refused, {"outcome": "refused"}),
+                ],
+            )
+        if self.pages is not None:
+            self.pages.observe(metrics)
 
     async def close(self) -> None:
         """Let go of the lock, and end."""
@@ -89,14 +127,19 @@ class SharedCache:
         if leadership is None:
             leadership = Leadership(self._cache, self.link, lock, lambda: self._may_lead(lock))
             self._leaderships[lock] = leadership
-            self._start(leadership.run(), f"election of {lock}")
+            self._start(leadership.run, f"{CacheTask.ELECTION} of {lock}")
         return leadership
 
     def _may_lead(self, lock: str) -> bool:
-        """Whoever has nothing to publish, and nothing that would bring anything, must not keep others from it."""
-        return lock in self._polling or (self._market is not None and len(self._market.market) > 0)
+        """Who has nothing to publish, and nothing that would bring anything, must not keep others from it; nor who has
+        another market than the others."""
+        market = self._market
+        followed = None if market is None else market.follow_status()
+        if followed is not None and followed.reason:
+            return False
+        return lock in self._polling or (market is not None and len(market.market) > 0)
 
-    def _start(self, work: Coroutine[object, object, None], name: str) -> None:
+    def _start(self, work: Work, name: str) -> None:
         self._tasks.append(asyncio.create_task(_run(work, name), name=f"cache: {name}"))
 
     async def _clean(self) -> None:
@@ -107,17 +150,17 @@ class SharedCache:
             try:
                 gone = await self._cache.tidy(interval_ms)
             except CacheError as error:
-                self.link.failed("janitor", error)
+                self.link.failed(CacheTask.JANITOR, error)
             else:
-                self.link.worked("janitor")
+                self.link.worked(CacheTask.JANITOR)
                 if gone:
                     _log.info("cache tidied", keys=gone)
 
 
-async def _run(work: Coroutine[object, object, None], name: str) -> None:
+async def _run(work: Work, name: str) -> None:
     """A defect ends this part alone, and is never silent."""
     try:
-        await work
+        await work()  # made here: a task that is cancelled before its first step would leave it behind
     except Exception as error:  # whatever it is, the others go on
         _log.error("cache task failed", exc_info=error, task=name)
 
@@ -146,7 +189,7 @@ async def open_cache(settings: Settings) -> AsyncIterator[SharedCache | None]:
         ) from None
     link = Link(cache.ping)
     shared = SharedCache(cache, link, settings)
-    watching = asyncio.create_task(_run(link.run(), "link"), name="cache: link")
+    watching = asyncio.create_task(_run(link.run, CacheTask.LINK), name="cache: link")
     try:
         yield shared
     finally:

@@ -16,9 +16,9 @@ from tokenwire_server.market.bars import GRACE_MS
 from tokenwire_server.market.instants import MAX_INSTANT_CHARS, parse_instant
 from tokenwire_server.market.intervals import Interval, IntervalError, parse_interval
 from tokenwire_server.market.market import TokenState
-from tokenwire_server.market.registry import AMBIGUOUS_TOKEN
+from tokenwire_server.market.registry import AMBIGUOUS_TOKEN, Resolution
 
-__all__ = ["BarQuery", "BarReader", "is_settled", "next_cursor", "token_of"]
+__all__ = ["BarQuery", "BarReader", "is_settled", "next_cursor", "no_token", "token_of"]
 
 _DEFAULT_INTERVAL: Final = "1m"
 _CURSOR_MS: Final = re.compile(r"[0-9]{1,16}")
@@ -93,13 +93,18 @@ def token_of(directory: BarDirectory, name: str) -> TokenState:
     """
     found = directory.resolve(name)
     token = None if found.address is None else directory.value(found.address)
-    if token is not None:
-        return token
+    if token is None:
+        raise no_token(found, name)
+    return token
+
+
+def no_token(found: Resolution, name: str) -> HTTPException:
+    """What to tell whoever asked by a name that means no token, or several."""
     shown = name if len(name) <= _MAX_SHOWN_CHARS else f"{name[:_MAX_SHOWN_CHARS]}…"
     if found.code == AMBIGUOUS_TOKEN:
         names = ", ".join(found.candidates)
-        raise HTTPException(404, f"several tokens are called {shown}: {names}; ask for an address")
-    raise HTTPException(404, f"no token has this address or symbol: {shown}")
+        return HTTPException(404, f"several tokens are called {shown}: {names}; ask for an address")
+    return HTTPException(404, f"no token has this address or symbol: {shown}")
 
 
 def is_settled(request: PageRequest, answer: BarPage) -> bool:

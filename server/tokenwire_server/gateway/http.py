@@ -17,7 +17,7 @@ from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.pages import page
 from tokenwire_server.history.port import HistoryError
 from tokenwire_server.history.recorder import HistoryStatus
-from tokenwire_server.ports import FollowStatus, SourceState
+from tokenwire_server.ports import DELIVERING, FollowStatus, SourceState
 from tokenwire_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ READ_METHODS: Final = frozenset({"GET", "HEAD"})
 _STREAMS: Final = "/ws/"
 _DESCRIBED: Final = ("/api/", "/internal/", "/udf/", "/openapi.json", "/docs", "/asyncapi.json")
 _CACHE_FIELDS: Final = ("reason", "engine", "role", "generation")
-_DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
 
 class Status(Protocol):
@@ -113,7 +112,7 @@ class Answers:
             return "draining: the server is shutting down"
         if followed is not None and followed.reason:
             return followed.reason
-        if states and not _DELIVERING.intersection(states.values()):
+        if states and not DELIVERING.intersection(states.values()):
             return "no source delivers"
         return None
 

@@ -9,15 +9,14 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from tokenwire_server.gateway.bar_queries import token_of
+from tokenwire_server.gateway.bar_queries import no_token
 from tokenwire_server.gateway.caching import tagged
 from tokenwire_server.gateway.directory import BarDirectory
 from tokenwire_server.gateway.http import Answer
 from tokenwire_server.gateway.parameters import Parameter, choice, number, text
 from tokenwire_server.gateway.prepared import Asked, PreparedRoutes
-from tokenwire_server.market.decimals import canonical
-from tokenwire_server.market.market import TokenState
 from tokenwire_server.market.ranking import SortKey
+from tokenwire_server.market.registry import Resolution
 from tokenwire_server.market.token_pages import (
     DEFAULT_LIMIT,
     MAX_CURSOR_CHARS,
@@ -26,15 +25,15 @@ from tokenwire_server.market.token_pages import (
     ORDER_KEPT_MS,
     CursorError,
     CursorExpiredError,
+    SingleToken,
     TokenPage,
     TokenQuery,
 )
-from tokenwire_server.market.values import TokenFacts
 
 __all__ = ["AGE_HEADER", "TokenDirectory", "add_tokens"]
 
 AGE_HEADER: Final = "x-tokenwire-stale-ms"
-"""On a page of rows that are known to be old: how many milliseconds old they are."""
+"""On rows that are known to be old: how many milliseconds old they are."""
 
 _ROW: Final[dict[str, Any]] = {
     "address": "CACBoV6bJG6PSiqv9MrRtMkxreFCst8fSVpyWDXb1aVG",
@@ -56,8 +55,8 @@ class TokenDirectory(BarDirectory, Protocol):
     async def token_page(self, query: TokenQuery, cursor: str | None, limit: int) -> TokenPage:
         """All tokens, in pages. Raises CursorError, CursorExpiredError."""
 
-    def token_row(self, token: TokenState) -> bytes:
-        """One token as JSON."""
+    async def token(self, name: str) -> SingleToken | Resolution:
+        """The token that a name means; else what there is of that name."""
 
 
 class Direction(StrEnum):
@@ -155,24 +154,28 @@ def add_tokens(routes: PreparedRoutes, directory: TokenDirectory, problems: Mapp
         except CursorError as error:
             raise HTTPException(422, f"cursor: {error}") from None
         body = b'{"data":[%b],"nextCursor":%b}' % (b",".join(page.rows), msgspec.json.encode(page.next_cursor))
-        status, content, headers = tagged(asked, body)
-        if page.age_ms is not None:
-            headers[AGE_HEADER] = str(page.age_ms)
-        return status, content, headers
+        return aged(tagged(asked, body), page.age_ms)
 
     async def token(asked: Asked) -> Answer:
-        found = token_of(directory, asked.subject)
-        facts = msgspec.json.encode([_fact(each) for each in found.facts])
-        return tagged(asked, b'%b,"facts":%b}' % (directory.token_row(found)[:-1], facts))
+        found = await directory.token(asked.subject)
+        if isinstance(found, Resolution):
+            raise no_token(found, asked.subject)
+        return aged(tagged(asked, b'%b,"facts":%b}' % (found.row[:-1], found.facts)), found.age_ms)
 
+    def aged(answer: Answer, age_ms: int | None) -> Answer:
+        return answer if age_ms is None else (*answer[:2], {**answer[2], AGE_HEADER: str(age_ms)})
+
+    aging = (
+        f"While the Redis that servers share their tokens through is away, or nobody refreshes what is there, "
+        f"`{AGE_HEADER}` says how old the answer is."
+    )
     routes.add(
         "/api/v1/tokens",
         tokens,
         summary="All tokens, in pages",
         description="A walk by `nextCursor` meets every token once: the order is frozen at the first page, while each "
         f"row has the newest value. A frozen order is forgotten {ORDER_KEPT_MS // 1_000} s after its last page, sooner "
-        "when there are very many; its cursors are answered with 410 then. Tokens without a price come last. While the "
-        f"Redis that servers share their tokens through is away, `{AGE_HEADER}` says how old the rows are.",
+        "when there are very many; its cursors are answered with 410 then. Tokens without a price come last. " + aging,
         parameters=(sort, order, search, limit, cursor),
         responses={200: {"model": Tokens}, **problems},
     )
@@ -180,20 +183,10 @@ def add_tokens(routes: PreparedRoutes, directory: TokenDirectory, problems: Mapp
         "/api/v1/tokens/{symbol}",
         token,
         summary="One token",
+        description="Of servers that share their tokens through Redis, each tells of those that it gets no data of "
+        "itself what the others share. " + aging,
         responses={200: {"model": TokenDetail}, **{code: problems[code] for code in problems if code != 410}},
     )
-
-
-def _fact(said: TokenFacts) -> dict[str, Any]:
-    numbers = {
-        "price": said.price,
-        "native": said.native,
-        "liquidity": said.liquidity,
-        "marketCap": said.market_cap,
-        **{"h24": said.h24, "h1": said.h1, "m5": said.m5},
-    }
-    texts = {name: None if value is None else canonical(value) for name, value in numbers.items()}
-    return {"source": said.source, "heardTime": said.heard_ms, "quote": said.quote, **texts}
 
 
 def _order() -> Parameter[Direction | None]:

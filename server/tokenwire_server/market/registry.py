@@ -17,9 +17,11 @@ __all__ = [
     "AMBIGUOUS_TOKEN",
     "DEFAULT_CHAIN",
     "MAX_CANDIDATES",
+    "NOT_FOUND",
     "TOKEN_NOT_FOUND",
     "Registry",
     "Resolution",
+    "address_key",
     "wire_address",
 ]
 
@@ -39,7 +41,7 @@ class Resolution(msgspec.Struct, frozen=True):
     candidates: tuple[str, ...] = ()
 
 
-_NOT_FOUND: Final = Resolution(code=TOKEN_NOT_FOUND)
+NOT_FOUND: Final = Resolution(code=TOKEN_NOT_FOUND)
 
 
 def wire_address(info: TokenInfo, default_chain: str = DEFAULT_CHAIN) -> str:
@@ -74,7 +76,7 @@ class Registry:
         None: the registry is full.
         """
         address = wire_address(info, self._default_chain)
-        key = _key(address)
+        key = address_key(address)
         known = self._addresses.get(key)
         if known is not None:
             return known
@@ -87,7 +89,7 @@ class Registry:
 
     def find(self, address: str) -> str | None:
         """The registered spelling of an address, or None."""
-        return self._addresses.get(_key(address))
+        return self._addresses.get(address_key(address))
 
     def resolve(self, name: str) -> Resolution:
         """What ``name`` (an address or a symbol) means now."""
@@ -96,13 +98,14 @@ class Registry:
             return Resolution(address)
         found = self._exact.get(name) or self._folded.get(name.casefold())
         if not found:
-            return _NOT_FOUND
+            return NOT_FOUND
         if len(found) == 1:
             return Resolution(found[0])
         return Resolution(code=AMBIGUOUS_TOKEN, candidates=tuple(found[:MAX_CANDIDATES]))
 
 
-def _key(address: str) -> str:
+def address_key(address: str) -> str:
+    """What addresses compare by: those of EVM chains regardless of case."""
     if "0x" in address and (match := _EVM.fullmatch(address)) is not None:
         return match[1] + match[2].lower()
     return address

@@ -1,4 +1,5 @@
-"""All tokens at one moment, as a shared index keeps them: the row of each, and every order with a score for each place.
+"""All tokens at one moment, as a shared index keeps them: the row of each, what names mean, and every order with a
+score for each place.
 
 Scores are what sorted sets sort by. They are the values themselves, as doubles; where two would be equal, or doubles
 can't tell them apart, the later one is made the next smaller double: so the set has exactly the order of ``Ranking``,
@@ -8,6 +9,7 @@ those of equal value in order of arrival, and whoever reads it finds the values.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from math import inf, nextafter
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tokenwire_server.market.market import TokenState
@@ -30,10 +32,13 @@ class IndexOrder(NamedTuple):
 
 
 class TokenIndex(NamedTuple):
-    """``rows`` are JSON by address."""
+    """``rows`` are JSON by address, ``facts`` likewise of tokens whose value was merged from several sources; ``names``
+    are fields of ``token_names``."""
 
     rows: Mapping[str, bytes]
     orders: Mapping[SortKey, IndexOrder]
+    names: Mapping[str, bytes] = MappingProxyType({})
+    facts: Mapping[str, bytes] = MappingProxyType({})
 
 
 def index_values(key: SortKey, ranked: Ranked, first: int, end: int) -> list[float]:

@@ -9,13 +9,15 @@ next page.
 
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import msgspec
 
+from tokenwire_server.market.decimals import canonical
 from tokenwire_server.market.market import TokenState
 from tokenwire_server.market.ranking import Ranked, Ranking, SortKey
+from tokenwire_server.market.values import TokenFacts
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -24,9 +26,11 @@ __all__ = [
     "MAX_LIMIT",
     "MAX_LOOKED_AT",
     "MAX_SEARCH_CHARS",
+    "NO_FACTS",
     "ORDER_KEPT_MS",
     "CursorError",
     "CursorExpiredError",
+    "SingleToken",
     "TokenPage",
     "TokenPages",
     "TokenQuery",
@@ -42,6 +46,7 @@ MAX_CURSOR_CHARS: Final = 64
 MAX_LOOKED_AT: Final = 10_000  # tokens, for one page of a search
 ORDER_KEPT_MS: Final = 60_000
 MAX_KEPT_PLACES: Final = 2_000_000  # in all frozen orders, of 8 bytes each
+NO_FACTS: Final = b"[]"
 
 _CURSOR: Final = re.compile(r"([0-9]{1,16})-([0-9]{1,9})-([0-9a-f]{8})")
 
@@ -72,10 +77,19 @@ class TokenQuery(NamedTuple):
 
 class TokenPage(NamedTuple):
     """Rows of JSON. ``next_cursor`` asks for the page after this one, None: there is no more. ``age_ms`` is how old the
-    rows are, where they are known to be: what they come from can't be reached."""
+    rows are, where they are known to be: what they come from can't be reached, or is not kept up to date."""
 
     rows: list[bytes]
     next_cursor: str | None
+    age_ms: int | None = None
+
+
+class SingleToken(NamedTuple):
+    """One token: its row of JSON, and a list in JSON of what its value was merged from. ``age_ms`` as of
+    :class:`TokenPage`."""
+
+    row: bytes
+    facts: bytes
     age_ms: int | None = None
 
 
@@ -172,6 +186,11 @@ class TokenPages:
         unknown = b'{"address":%b,"price":null,"marketCap":null,"volume":null,"version":%d,"sourceTime":null%b'
         return unknown % (msgspec.json.encode(token.address), token.version, tail)
 
+    def detail(self, token: TokenState) -> SingleToken:
+        """One token, and what its value was merged from."""
+        facts = token.facts
+        return SingleToken(self.row(token), msgspec.json.encode(list(map(_fact, facts))) if facts else NO_FACTS)
+
     def _cut(self, ranked: Ranked, query: TokenQuery, place: int, limit: int) -> tuple[list[TokenState], int | None]:
         """At most ``limit`` tokens from ``place`` on, and the place where there may be more of them."""
         looked_at = MAX_LOOKED_AT if query.search else limit
@@ -224,3 +243,15 @@ class TokenPages:
                 return
             del frozen[oldest.number]
             self._kept_places -= len(oldest.ranked.tokens)
+
+
+def _fact(said: TokenFacts) -> dict[str, Any]:
+    numbers = {
+        "price": said.price,
+        "native": said.native,
+        "liquidity": said.liquidity,
+        "marketCap": said.market_cap,
+        **{"h24": said.h24, "h1": said.h1, "m5": said.m5},
+    }
+    texts = {name: None if value is None else canonical(value) for name, value in numbers.items()}
+    return {"source": said.source, "heardTime": said.heard_ms, "quote": said.quote, **texts}
