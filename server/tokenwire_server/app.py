@@ -34,6 +34,7 @@ from tokenwire_server.preflight import bind_socket, raise_file_limit, tls_contex
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import build_sources
 from tokenwire_server.sources.aggregator import Aggregator
+from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import configure_logging, get_log
 from tokenwire_server.telemetry.metrics import Metrics
 
@@ -221,9 +222,7 @@ async def serving(
             await served
         finally:
             listener.close()
-            for task in feeding:
-                task.cancel()
-            await asyncio.gather(*feeding, return_exceptions=True)
+            await end(*feeding)
             metrics.shutdown()
 
 

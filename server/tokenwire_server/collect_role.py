@@ -19,6 +19,7 @@ from tokenwire_server.settings import Settings
 from tokenwire_server.sources.aggregator import Aggregator
 from tokenwire_server.stream.collector import BusSink
 from tokenwire_server.stream.topics import topics_of
+from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.telemetry.metrics import Kind, Metrics
 
@@ -140,9 +141,7 @@ async def _begun(sink: BusSink, stop: asyncio.Event) -> Mapping[str, Sequence[st
         await asyncio.wait((beginning, stopped), return_when=asyncio.FIRST_COMPLETED)
         return beginning.result() if beginning.done() else None
     finally:
-        for task in (beginning, stopped):
-            task.cancel()
-        await asyncio.gather(beginning, stopped, return_exceptions=True)
+        await end(beginning, stopped)
 
 
 def _resume(sources: Sequence[Source], positions: Mapping[str, Sequence[str]]) -> None:

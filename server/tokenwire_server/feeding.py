@@ -12,6 +12,7 @@ from tokenwire_server.market.intervals import parse_intervals
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Resumable, Sink, Source, SourceState
 from tokenwire_server.settings import Settings
+from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.telemetry.metrics import Metrics
 
@@ -115,6 +116,4 @@ async def feed(
     try:
         await asyncio.wait((stopped, ended), timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (*feeding, *others, stopped, ended):
-            task.cancel()
-        await asyncio.gather(*feeding, *others, stopped, ended, return_exceptions=True)
+        await end(*feeding, *others, stopped, ended)

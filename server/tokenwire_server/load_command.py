@@ -12,6 +12,7 @@ from tokenwire_server.roles import RoleAnswers, RoleStatus, build_role_metrics, 
 from tokenwire_server.settings import Settings
 from tokenwire_server.stream.loader import Loader
 from tokenwire_server.stream.topics import topics_of
+from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.metrics import Kind, Metrics
 
 __all__ = ["ROLE_PLACE", "load_log"]
@@ -59,9 +60,7 @@ async def _until(stop: asyncio.Event, status: RoleStatus, loader: Loader) -> Non
         loader.close()
         await loading
     finally:
-        stopped.cancel()
-        loading.cancel()
-        await asyncio.gather(loading, stopped, return_exceptions=True)
+        await end(loading, stopped)
 
 
 def _opener(settings: Settings) -> Callable[[], Awaitable[History]]:

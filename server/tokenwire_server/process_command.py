@@ -14,6 +14,7 @@ from tokenwire_server.roles import RoleAnswers, RoleStatus, build_role_metrics, 
 from tokenwire_server.settings import Settings
 from tokenwire_server.stream.processor import NewerDataError, Processor, UnusableStateError
 from tokenwire_server.stream.topics import Topics, topics_of
+from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.metrics import Kind, Metrics, Readings
 
 __all__ = ["ROLE_PLACE", "process_log"]
@@ -78,9 +79,7 @@ async def _until(stop: asyncio.Event, status: RoleStatus, processor: Processor, 
         if processing.done():
             await processing
     finally:
-        for task in (processing, asking, stopped):
-            task.cancel()  # a transaction that is not committed did not happen
-        await asyncio.gather(processing, asking, stopped, return_exceptions=True)
+        await end(processing, asking, stopped)  # a transaction that is not committed did not happen
 
 
 class _Lag:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from tokenwire_server.cache.leadership import Leadership
 from tokenwire_server.market.values import PriceOf, ReadsMarket
 from tokenwire_server.ports import Sink, Source, SourceState, Tallied
+from tokenwire_server.tasks import end
 
 __all__ = ["Elected"]
 
@@ -50,6 +51,4 @@ class Elected:
                 if running.done():
                     return await running
             finally:
-                for task in (running, lost):
-                    task.cancel()
-                await asyncio.gather(running, lost, return_exceptions=True)
+                await end(running, lost)

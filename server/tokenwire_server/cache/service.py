@@ -16,6 +16,7 @@ from tokenwire_server.cache.shared import SharedPages
 from tokenwire_server.errors import UserError
 from tokenwire_server.ports import Source
 from tokenwire_server.settings import Settings
+from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.telemetry.metrics import Kind, Metrics
 
@@ -118,9 +119,7 @@ class SharedCache:
 
     async def close(self) -> None:
         """Let go of the lock, and end."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
 
     def _lead(self, lock: str) -> Leadership:
         leadership = self._leaderships.get(lock)
@@ -194,6 +193,5 @@ async def open_cache(settings: Settings) -> AsyncIterator[SharedCache | None]:
         yield shared
     finally:
         await shared.close()
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end(watching)
         await cache.close()

@@ -21,6 +21,7 @@ from tokenwire_server.stream.loading import Loading, Position
 from tokenwire_server.stream.replica import LogHoleError
 from tokenwire_server.stream.topic_feed import BarFeed, LogFeed, TopicFeed
 from tokenwire_server.stream.topics import Topics
+from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["COMMIT_INTERVAL_S", "IDLE_COMMIT_S", "MAX_BATCH_ROWS", "Loader"]
@@ -124,9 +125,7 @@ class Loader:
             if loading.done() or self._stored:
                 await loading
         finally:
-            closing.cancel()
-            loading.cancel()
-            await asyncio.gather(loading, closing, return_exceptions=True)
+            await end(loading, closing)
 
     async def _load(self) -> None:
         """From one opening of the history to its end."""
