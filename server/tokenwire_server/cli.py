@@ -429,7 +429,7 @@ def _serve_reloading(flags: Mapping[str, object], env_file: str | None) -> int:
     except ModuleNotFoundError:
         raise UserError("--reload needs watchfiles; install it: pip install 'tokenwire[reload]'") from None
     import tokenwire_schemas  # noqa: PLC0415
-    from tokenwire_server.settings import FLAGS  # noqa: PLC0415
+    from tokenwire_server.settings_flags import FLAGS  # noqa: PLC0415
 
     given = {"drain_s": "0"} | {name: value for name, value in flags.items() if value is not None}
     command = [sys.executable, "-m", "tokenwire_server", "run"]

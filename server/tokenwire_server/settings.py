@@ -29,12 +29,11 @@ from tokenwire_server.market.retention import (
     parse_retention_bars,
 )
 from tokenwire_server.settings_aliases import PREFIX, Layer, collect, read_environment, read_file
-from tokenwire_server.settings_engines import EngineSettings
+from tokenwire_server.settings_engines import EngineSettings, lower
+from tokenwire_server.settings_flags import FLAGS, ROLE_FLAGS
 from tokenwire_server.source_spec import MAX_TAPE_SPEED, SimulatorScenario, SourceSpec, parse_sources, parse_tape_speed
 
 __all__ = [
-    "FLAGS",
-    "ROLE_FLAGS",
     "Explained",
     "Settings",
     "SettingsError",
@@ -45,32 +44,6 @@ __all__ = [
 ]
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
-
-FLAGS: Final[Mapping[str, str]] = {
-    "host": "--host",
-    "port": "--port",
-    "update_interval_s": "--update-interval",
-    "max_connections": "--max-connections",
-    "source": "--source",
-    "seed": "--seed",
-    "tape_speed": "--tape-speed",
-    "tls_cert": "--tls-cert",
-    "tls_key": "--tls-key",
-    "data": "--data",
-    "drain_s": "--drain",
-    "socketio": "--socketio",
-    "log_level": "--log-level",
-    "log_format": "--log-format",
-}
-"""The flag of ``run`` of each setting that has one."""
-
-ROLE_FLAGS: Final[Mapping[str, str]] = {
-    **FLAGS,
-    "kafka_bootstrap_servers": "--kafka",
-    "instance": "--instance",
-    "role_port": "--role-port",
-}
-"""The same of commands that are one role of several."""
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?")
 _RATE: Final = re.compile(r"([1-9][0-9]{0,8})\s*(?:/|\bper\b)\s*(?:([1-9][0-9]{0,3})\s+)?(second|minute|hour)s?")
@@ -166,10 +139,6 @@ def _level(value: object) -> object:
     return _LEVEL_NAMES.get(lower, lower) if isinstance(lower, str) else lower
 
 
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
 class Settings(EngineSettings, BaseSettings):
     """Every setting. Built directly (tests, embedding) or by :func:`load` (the command line)."""
 
@@ -254,7 +223,7 @@ class Settings(EngineSettings, BaseSettings):
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = Field(
         "info", description="debug, info, warning, error or critical"
     )
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower)] = Field(
         "text", description="text (one readable line an event) or json (one object a line)"
     )
     access_log: bool = Field(False, description="true or false: whether every HTTP request is logged")
@@ -291,7 +260,7 @@ class Settings(EngineSettings, BaseSettings):
     )
     socketio: bool = Field(False, description="true or false: whether Socket.IO clients are served on /socket.io/")
     max_tokens: int = Field(10_000, ge=1, le=1_000_000, description="tokens known at once, at least 1")
-    simulator_scenario: Annotated[SimulatorScenario, BeforeValidator(_lower)] = Field(
+    simulator_scenario: Annotated[SimulatorScenario, BeforeValidator(lower)] = Field(
         "calm", description="calm, burst, crash, stalled or bad-data"
     )
     simulator_rate: float = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 
-__all__ = ["PARTITIONS", "TOPIC_NAMES", "EngineSettings"]
+__all__ = ["PARTITIONS", "TOPIC_NAMES", "EngineSettings", "lower"]
 
 PARTITIONS: Final = 8  # more processors than that have nothing to do
 TOPIC_NAMES: Final[Mapping[str, str]] = {
@@ -21,7 +21,8 @@ _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _PORTS = re.compile(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?")
 
 
-def _lower(value: object) -> object:
+def lower(value: object) -> object:
+    """Text in small letters; anything else as it is."""
     return value.lower() if isinstance(value, str) else value
 
 
@@ -71,7 +72,7 @@ class EngineSettings(BaseModel):
     timescale_user: str = Field("tokenwire", min_length=1, max_length=63, description="the user, who may make tables")
     timescale_password: SecretStr | None = Field(None, description="the user's password; unset: none is needed")
     timescale_sslmode: Annotated[
-        Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"], BeforeValidator(_lower)
+        Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"], BeforeValidator(lower)
     ] = Field("prefer", description="disable, allow, prefer, require, verify-ca or verify-full: whether it is TLS")
     timescale_schema: str = Field(
         "tokenwire",
@@ -95,7 +96,7 @@ class EngineSettings(BaseModel):
         "this process works alone",
     )
     kafka_security_protocol: Annotated[
-        Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"], BeforeValidator(_lower)
+        Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"], BeforeValidator(lower)
     ] = Field("plaintext", description="plaintext, ssl, sasl_plaintext or sasl_ssl: how the brokers are spoken to")
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "SCRAM-SHA-512", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512: how the user is proven with sasl_…"

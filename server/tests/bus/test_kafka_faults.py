@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tokenwire_server.bus import kafka as kafka_bus
+from tokenwire_server.bus import kafka_transactions
 from tokenwire_server.bus.kafka import KafkaBus
 from tokenwire_server.bus.port import BusError, Outgoing, Place, TopicSpec, Worker
 
@@ -17,8 +18,9 @@ _PATIENCE_S = 60
 async def test_a_worker_whose_broker_dies_before_it_commits_goes_on_with_the_next(
     own_kafka: Kafka, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_bus, "LOST_CALL_S", 3.0)
-    monkeypatch.setattr(kafka_bus, "REQUEST_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(kafka_transactions, "LOST_CALL_S", 3.0)
+    for module in (kafka_bus, kafka_transactions):
+        monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", 2.0)
     bus = KafkaBus(own_kafka.address)
     raw, out = Place(unique, 0), Place(f"{unique}-out", 0)
     await bus.ensure([TopicSpec(raw.topic, 1), TopicSpec(out.topic, 1)])

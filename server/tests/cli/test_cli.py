@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tokenwire_server.errors import UserError
-from tokenwire_server.settings import FLAGS, Settings
+from tokenwire_server.settings import Settings
+from tokenwire_server.settings_flags import FLAGS
 
 from .command import run
 

@@ -8,8 +8,9 @@ import pytest
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from tokenwire_server.settings import FLAGS, Settings, SettingsError, default_text, env_name, explain, load
+from tokenwire_server.settings import Settings, SettingsError, default_text, env_name, explain, load
 from tokenwire_server.settings_aliases import ALIASES, read_file
+from tokenwire_server.settings_flags import FLAGS
 from tokenwire_server.source_spec import SimulatorScenario
 from tokenwire_server.sources.simulation import Scenario
 

@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from tokenwire_server.bus import kafka as kafka_bus
+from tokenwire_server.bus import kafka_transactions
 from tokenwire_server.bus.kafka import KafkaBus
 from tokenwire_server.bus.port import Place
 from tokenwire_server.market.trades import Side, Trade
@@ -198,15 +198,15 @@ async def test_a_collector_killed_again_and_again_writes_every_trade_once(
 async def test_a_transaction_that_took_too_long_is_not_taken_for_another_collector(
     kafka: Kafka, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_bus, "TRANSACTION_TIMEOUT_MS", 1_000)
-    insist, pauses = kafka_bus._insist, []
+    monkeypatch.setattr(kafka_transactions, "TRANSACTION_TIMEOUT_MS", 1_000)
+    insist, pauses = kafka_transactions._insist, []
 
     def slowly(work: Callable[[], object]) -> None:
         if pauses:
             time.sleep(pauses.pop())
         insist(work)
 
-    monkeypatch.setattr(kafka_bus, "_insist", slowly)
+    monkeypatch.setattr(kafka_transactions, "_insist", slowly)
     bus = KafkaBus(kafka.address)
     sink = BusSink(bus, topics_named(unique), "one")
     await sink.begin()

@@ -1,111 +1,43 @@
 """Kafka as the bus (confluent-kafka). Everything that waits for the network does so in a thread of its own."""
 
 import asyncio
-import re
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from confluent_kafka import (
     OFFSET_INVALID,
-    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
-    Message,
     Producer,
     TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from tokenwire_server.bus.port import (
-    AbortedError,
-    BusError,
-    FencedError,
-    Outgoing,
-    Place,
-    Polled,
-    Reader,
-    Record,
-    TopicSpec,
-    Worker,
-    Writer,
+from tokenwire_server.bus.kafka_client import (
+    ANSWER_S,
+    REQUEST_TIMEOUT_S,
+    Complaints,
+    Thread,
+    is_end,
+    reading_config,
+    record_of,
 )
+from tokenwire_server.bus.kafka_transactions import TRANSACTION_TIMEOUT_MS, Transactions, bounded
+from tokenwire_server.bus.port import BusError, Outgoing, Place, Polled, Reader, Record, TopicSpec, Worker, Writer
 
 __all__ = ["KafkaBus"]
 
-REQUEST_TIMEOUT_S: Final = 10.0
-LOST_CALL_S: Final = 15.0  # after which a call that keeps to no time-out is given up
-TRANSACTION_TIMEOUT_MS: Final = 10_000  # what a stopped writer holds up its readers for at most
-SESSION_TIMEOUT_MS: Final = 6_000  # after which the partitions of a dead member go to others
 MAX_READS: Final = 8  # of whole partitions, at the same time
+SESSION_TIMEOUT_MS: Final = 6_000  # after which the partitions of a dead member go to others
 MAX_SILENCE_MS: Final = 30_000  # … and those of one that lives and does not ask for more
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _MARKS_S: Final = 0.02  # between two looks at whether a transaction has ended
 _SEGMENT_MS: Final = 600_000  # of compacted topics: what is read from their beginning stays small
-_ANSWER_S: Final = 0.2  # between two looks at whether something came
-_COMPLAINT_S: Final = 30.0  # so long a complaint explains what fails after it
-_WHEN: Final = re.compile(r" \(after \d+ms in state [^)]*\)")
-_VAGUE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
-_FENCING: Final = frozenset(
-    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID}
-)
-
-T = TypeVar("T")
-
-
-class _Complaints:
-    """What librdkafka says of its connections by the way: the answer to a call only says that none came."""
-
-    def __init__(self) -> None:
-        self._latest = ""
-        self._heard_s = 0.0
-
-    def hear(self, error: KafkaError) -> None:
-        """One more; of whichever thread."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._latest, self._heard_s = _WHEN.sub("", error.str()), time.monotonic()
-
-    def heard_since(self, moment_s: float) -> bool:
-        """Whether there was any after this moment (of ``time.monotonic``)."""
-        return self._heard_s >= moment_s
-
-    def explain(self, cause: KafkaError) -> str:
-        """Why a call failed."""
-        is_recent = self._latest and time.monotonic() - self._heard_s < _COMPLAINT_S
-        return self._latest if is_recent and cause.code() in _VAGUE else cause.str()
-
-
-def _translated(error: KafkaException, complaints: _Complaints | None = None) -> BusError:
-    cause = error.args[0]
-    if cause.code() in _FENCING:
-        return FencedError(cause.str())
-    if cause.txn_requires_abort():
-        return AbortedError(cause.str())
-    return BusError(cause.str() if complaints is None else complaints.explain(cause))
-
-
-class _Thread:
-    """A thread that works off one call after the other, or several of them."""
-
-    def __init__(self, name: str, complaints: _Complaints, threads: int = 1) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._complaints = complaints
-
-    async def call(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns; whoever stops waiting for it leaves it to end by itself."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except KafkaException as error:
-            raise _translated(error, self._complaints) from None
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False)
 
 
 class KafkaBus:
@@ -113,7 +45,7 @@ class KafkaBus:
     such as those of SASL and TLS; they may hold secrets and are never told."""
 
     def __init__(self, servers: str, options: Mapping[str, str | int] | None = None, replicas: int = -1) -> None:
-        complaints = _Complaints()
+        complaints = Complaints()
         self._config: dict[str, Any] = {
             **(options or {}),
             "bootstrap.servers": servers,
@@ -123,8 +55,8 @@ class KafkaBus:
         }
         self._complaints = complaints
         self._replicas = replicas
-        self._thread = _Thread("kafka-admin", complaints)
-        self._readers = _Thread("kafka-read", complaints, MAX_READS)
+        self._thread = Thread("kafka-admin", complaints)
+        self._readers = Thread("kafka-read", complaints, MAX_READS)
         self._admin = AdminClient(self._config)
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
@@ -151,7 +83,7 @@ class KafkaBus:
         for topic in topics:
             there = self._partitions(topic.name)
             while there == 0 and time.monotonic() < until_s:  # not every broker knows of it yet
-                time.sleep(_ANSWER_S)
+                time.sleep(ANSWER_S)
                 there = self._partitions(topic.name)
             if there != topic.partitions:
                 raise BusError(f"topic {topic.name} has {there} partitions, not {topic.partitions}")
@@ -203,21 +135,21 @@ class KafkaBus:
         return await self._readers.call(lambda: self._read(place, first, end)) if first < end else ()
 
     def _read(self, place: Place, first: int, end: int) -> Sequence[Record]:
-        consumer = Consumer({**_reading(self._config), "enable.partition.eof": True})
+        consumer = Consumer({**reading_config(self._config), "enable.partition.eof": True})
         found: list[Record] = []
         until_s = time.monotonic() + REQUEST_TIMEOUT_S
         try:
             consumer.assign([TopicPartition(*place, first)])
             while True:
-                message = consumer.poll(_ANSWER_S)
+                message = consumer.poll(ANSWER_S)
                 if message is None:
                     if time.monotonic() > until_s:
                         raise BusError(f"{place.topic}/{place.partition} can't be read: no answer")
                     continue
                 until_s = time.monotonic() + REQUEST_TIMEOUT_S
-                if _is_end(message):
+                if is_end(message):
                     return found
-                record = _record(message)
+                record = record_of(message)
                 if record.offset >= end:
                     return found
                 found.append(record)
@@ -252,50 +184,17 @@ def _topic_config(topic: TopicSpec) -> dict[str, str]:
     return config if topic.retention_ms is None else config | {"retention.ms": str(topic.retention_ms)}
 
 
-def _reading(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "group.id": "tokenwire",  # asked for, and without meaning to whoever names its places
-        "auto.offset.reset": "error",  # what was deleted is never passed over in silence
-        "enable.auto.commit": False,
-        "isolation.level": "read_committed",
-        **config,
-    }
-
-
-def _is_end(message: Message) -> bool:
-    error = message.error()
-    return error is not None and error.code() == KafkaError._PARTITION_EOF
-
-
-def _record(message: Message) -> Record:
-    error = message.error()
-    if error is not None:
-        raise _translated(KafkaException(error))
-    kind, time_ms = message.timestamp()
-    place = Place(str(message.topic()), _number(message.partition()))
-    written_ms = 0 if kind == TIMESTAMP_NOT_AVAILABLE else time_ms
-    return Record(place, _number(message.offset()), _octets(message.key()), _octets(message.value()), written_ms)
-
-
-def _number(value: int | None) -> int:
-    return 0 if value is None else value
-
-
-def _octets(value: bytes | str | None) -> bytes:
-    return value.encode() if isinstance(value, str) else value or b""
-
-
 class _Reader:
-    def __init__(self, config: Mapping[str, Any], complaints: _Complaints) -> None:
-        self._consumer = Consumer(_reading(config))
-        self._thread = _Thread("kafka-reader", complaints)
+    def __init__(self, config: Mapping[str, Any], complaints: Complaints) -> None:
+        self._consumer = Consumer(reading_config(config))
+        self._thread = Thread("kafka-reader", complaints)
 
     async def assign(self, offsets: Mapping[Place, int]) -> None:
         places = [TopicPartition(*place, offset) for place, offset in offsets.items()]
         await self._thread.call(lambda: self._consumer.assign(places))
 
     async def poll(self, most: int, timeout_s: float) -> Sequence[Record]:
-        return await self._thread.call(lambda: [_record(each) for each in self._consumer.consume(most, timeout_s)])
+        return await self._thread.call(lambda: [record_of(each) for each in self._consumer.consume(most, timeout_s)])
 
     async def ends(self) -> Mapping[Place, int]:
         return await self._thread.call(self._ends)
@@ -314,126 +213,10 @@ class _Reader:
         self._thread.close()
 
 
-class _Transactions:
-    """A producer that writes transactions; to be used by one thread."""
-
-    def __init__(self, config: Mapping[str, Any], complaints: _Complaints, name: str) -> None:
-        self._complaints = complaints
-        self._config = {
-            "transactional.id": name,
-            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-            "compression.type": "zstd",
-            "linger.ms": 2,
-            "queue.buffering.max.messages": 200_000,
-            **config,
-        }
-        self._producer: Producer | None = None
-        self._made_s = 0.0
-
-    def commit(
-        self, records: Sequence[Outgoing], more: Callable[[Producer], None] = lambda producer: None
-    ) -> Mapping[Place, int]:
-        after: dict[Place, int] = {}
-
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            if error is not None:
-                return  # the transaction fails for it
-            place = Place(str(message.topic()), _number(message.partition()))
-            after[place] = max(after.get(place, 0), _number(message.offset()) + 1)
-
-        producer = self._begun()
-        try:
-            producer.begin_transaction()
-            for (topic, partition), key, value in records:
-                self._produce(producer, topic, partition, key, value, delivered)
-            _insist(lambda: more(producer))
-            _insist(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
-        except KafkaException as error:
-            self._give_up(producer, error)
-            raise AbortedError(self._complaints.explain(error.args[0])) from None
-        except _LostCallError:
-            self._producer = None  # a new one ends what this one began
-            raise AbortedError("the brokers did not say what became of the offsets") from None
-        return after
-
-    def _produce(
-        self, producer: Producer, topic: str, partition: int, key: bytes, value: bytes, delivered: Callable[..., None]
-    ) -> None:
-        while True:
-            try:
-                producer.produce(topic, value, key, partition, on_delivery=delivered)
-            except BufferError:
-                producer.poll(_ANSWER_S)
-            else:
-                return
-
-    def _begun(self) -> Producer:
-        # One that lost a connection may wait for ever for the group's coordinator (librdkafka 2.16).
-        if self._producer is None or self._complaints.heard_since(self._made_s):
-            self._made_s = time.monotonic()
-            producer = Producer(self._config)
-            _insist(lambda: producer.init_transactions(REQUEST_TIMEOUT_S))
-            self._producer = producer
-        return self._producer
-
-    def _give_up(self, producer: Producer, error: KafkaException) -> None:
-        """Be ready for another one, or raise FencedError."""
-        cause = error.args[0]
-        if cause.code() in _FENCING:
-            self._producer = None
-            raise FencedError(cause.str()) from None
-        try:
-            if cause.fatal():
-                raise error
-            _insist(lambda: producer.abort_transaction(REQUEST_TIMEOUT_S))
-        except KafkaException:
-            self._producer = None  # a new one ends what this one began
-
-    def close(self) -> None:
-        self._producer = None
-
-
-class _LostCallError(Exception):
-    """A call did not come back; whom it was made to must not be used again."""
-
-
-def _bounded(work: Callable[[], object]) -> None:
-    """Call what may never come back, in a thread that nobody waits for at the end: librdkafka forgets the time-out of
-    ``send_offsets_to_transaction`` where the coordinator of the group goes away meanwhile."""
-    done: Future[None] = Future()
-
-    def call() -> None:
-        try:
-            work()
-        except BaseException as error:
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-
-    threading.Thread(target=call, name="kafka-offsets", daemon=True).start()
-    try:
-        done.result(LOST_CALL_S)
-    except TimeoutError:
-        raise _LostCallError from None
-
-
-def _insist(work: Callable[[], object]) -> None:
-    """Call again what may be called again, for some time."""
-    until_s = time.monotonic() + REQUEST_TIMEOUT_S
-    while True:
-        try:
-            work()
-        except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > until_s:
-                raise
-        else:
-            return
-
-
 class _Writer:
-    def __init__(self, config: Mapping[str, Any], complaints: _Complaints, instance: str) -> None:
-        self._transactions = _Transactions(config, complaints, f"tokenwire-writer-{instance}")
-        self._thread = _Thread("kafka-writer", complaints)
+    def __init__(self, config: Mapping[str, Any], complaints: Complaints, instance: str) -> None:
+        self._transactions = Transactions(config, complaints, f"tokenwire-writer-{instance}")
+        self._thread = Thread("kafka-writer", complaints)
 
     async def commit(self, records: Sequence[Outgoing]) -> Mapping[Place, int]:
         return await self._thread.call(lambda: self._transactions.commit(records))
@@ -445,13 +228,13 @@ class _Writer:
 
 class _Worker:
     def __init__(
-        self, config: Mapping[str, Any], complaints: _Complaints, topic: str, group: str, instance: str
+        self, config: Mapping[str, Any], complaints: Complaints, topic: str, group: str, instance: str
     ) -> None:
         self._topic = topic
-        self._transactions = _Transactions(config, complaints, f"tokenwire-{group}-{instance}")
-        self._thread = _Thread("kafka-worker", complaints)
+        self._transactions = Transactions(config, complaints, f"tokenwire-{group}-{instance}")
+        self._thread = Thread("kafka-worker", complaints)
         limits = {"session.timeout.ms": SESSION_TIMEOUT_MS, "max.poll.interval.ms": MAX_SILENCE_MS}
-        self._consumer = Consumer({**_reading(config), "group.id": group, **limits})
+        self._consumer = Consumer({**reading_config(config), "group.id": group, **limits})
         self._held: set[int] = set()  # given to this member
         self._revoked: set[int] = set()
         self._assigned: dict[int, int] = {}
@@ -463,7 +246,7 @@ class _Worker:
 
     def _poll(self, most: int, timeout_s: float) -> Polled:
         if not self._is_subscribed:
-            self._transactions._begun()  # whoever had this name before is out
+            self._transactions.begun()  # whoever had this name before is out
             self._consumer.subscribe(
                 [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
@@ -477,7 +260,7 @@ class _Worker:
         revoked, assigned = frozenset(self._revoked), dict(self._assigned)
         self._revoked.clear()
         self._assigned.clear()
-        return Polled(revoked, assigned, [_record(each) for each in messages])
+        return Polled(revoked, assigned, [record_of(each) for each in messages])
 
     def _begin(self) -> None:
         """Begin at what was committed; where nothing was, at the first record there is."""
@@ -510,7 +293,7 @@ class _Worker:
         def mark(producer: Producer) -> None:
             if places:
                 metadata = self._consumer.consumer_group_metadata()
-                _bounded(lambda: producer.send_offsets_to_transaction(places, metadata, REQUEST_TIMEOUT_S))
+                bounded(lambda: producer.send_offsets_to_transaction(places, metadata, REQUEST_TIMEOUT_S))
 
         return await self._thread.call(lambda: self._transactions.commit(records, mark))
 
