@@ -1,9 +1,10 @@
 """What holds for every test of the project."""
 
+import logging
 import os
 import signal
-from collections.abc import Generator
-from typing import Final
+from collections.abc import Generator, Iterator
+from typing import Final, TypeGuard
 
 import pytest
 
@@ -23,6 +24,21 @@ ALLOWED_SKIPS: dict[str, str] = {
     )
 }
 """Tests that may skip in CI (CI is set), each with its reason. On a laptop any test may skip, saying why."""
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """A program that was run within a test leaves none of its log levels behind."""
+    loggers = [logging.getLogger(), *(each for each in logging.root.manager.loggerDict.values() if _is_ours(each))]
+    before = [(logger, logger.level) for logger in loggers]
+    yield
+    for logger, level in before:
+        if logger.level != level:
+            logger.setLevel(level)
+
+
+def _is_ours(logger: object) -> TypeGuard[logging.Logger]:
+    return isinstance(logger, logging.Logger) and logger.name.startswith("tokenwire")
 
 
 @pytest.hookimpl(optionalhook=True)

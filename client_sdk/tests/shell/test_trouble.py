@@ -315,6 +315,7 @@ def test_a_client_belongs_to_one_event_loop() -> None:
 
 
 async def test_who_waits_for_a_subscription_is_told_why_nothing_comes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "tokenwire")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
