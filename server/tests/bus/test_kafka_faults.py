@@ -45,6 +45,26 @@ async def test_a_worker_whose_broker_dies_before_it_commits_goes_on_with_the_nex
     await bus.close()
 
 
+async def test_where_a_log_ends_is_never_made_up(
+    own_kafka: Kafka, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that says nothing: librdkafka then gives numbers that are none, and no error."""
+    bus, place = KafkaBus(own_kafka.address), Place(unique, 0)
+    await bus.ensure([TopicSpec(unique, 1)])
+    writer = bus.writer("one")
+    await writer.commit([Outgoing(place, b"", b"1")])
+    assert (await bus.bounds(place))[0] == 0
+    own_kafka.stop()
+    monkeypatch.setattr(kafka_bus, "REQUEST_TIMEOUT_S", 0.5)
+    with pytest.raises(BusError):
+        await bus.ends([place])
+    with pytest.raises(BusError):
+        await bus.bounds(place)
+    own_kafka.cont()
+    await writer.close()
+    await bus.close()
+
+
 async def committed(worker: Worker, out: Place) -> int:
     """How many records come next; each is written to ``out`` once."""
     async with asyncio.timeout(_PATIENCE_S):

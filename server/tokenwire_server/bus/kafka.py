@@ -126,7 +126,10 @@ class KafkaBus:
         def ask() -> Mapping[Place, int]:
             asked = {TopicPartition(*place): which for place in places}
             answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
-            return {Place(each.topic, each.partition): int(answer.result().offset) for each, answer in answers.items()}
+            found = {Place(each.topic, each.partition): int(answer.result().offset) for each, answer in answers.items()}
+            if min(found.values(), default=0) < 0:  # librdkafka 2.16 gives -1001 where no answer came in time
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            return found
 
         return await self._thread.call(ask)
 
