@@ -1,16 +1,14 @@
 """Kafka as the bus (confluent-kafka). Everything that waits for the network does so in a thread of its own."""
 
 import asyncio
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final
 
 from confluent_kafka import (
     OFFSET_INVALID,
-    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -22,7 +20,20 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
+from tokenwire_server.bus.kafka_client import (
+    FENCING,
+    REQUEST_TIMEOUT_S,
+    Complaints,
+    Thread,
+    integer,
+    is_end,
+    reading_config,
+    record_of,
+)
 from tokenwire_server.bus.port import (
+    COMPACTION_LAG_MS,
+    MAX_PIECE_BYTES,
+    MAX_PIECE_RECORDS,
     AbortedError,
     BusError,
     FencedError,
@@ -38,7 +49,6 @@ from tokenwire_server.bus.port import (
 
 __all__ = ["KafkaBus"]
 
-REQUEST_TIMEOUT_S: Final = 10.0
 LOST_CALL_S: Final = 15.0  # after which a call that keeps to no time-out is given up
 TRANSACTION_TIMEOUT_MS: Final = 10_000  # what a stopped writer holds up its readers for at most
 SESSION_TIMEOUT_MS: Final = 6_000  # after which the partitions of a dead member go to others
@@ -47,65 +57,17 @@ MAX_SILENCE_MS: Final = 30_000  # … and those of one that lives and does not a
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _MARKS_S: Final = 0.02  # between two looks at whether a transaction has ended
-_SEGMENT_MS: Final = 600_000  # of compacted topics: what is read from their beginning stays small
+_COMPACTED: Final = {
+    "cleanup.policy": "compact",
+    # Only what is not written to any more is compacted: so what is read from the beginning stays small.
+    "segment.ms": "60000",
+    "min.cleanable.dirty.ratio": "0.1",
+    "min.compaction.lag.ms": str(COMPACTION_LAG_MS),
+    "max.compaction.lag.ms": str(2 * COMPACTION_LAG_MS),
+    "delete.retention.ms": str(COMPACTION_LAG_MS),  # of the marks of transactions, which are many
+}
+_PREFETCHED_KB: Final = 8_192  # of a partition that is read to its end; several may be at a time
 _ANSWER_S: Final = 0.2  # between two looks at whether something came
-_COMPLAINT_S: Final = 30.0  # so long a complaint explains what fails after it
-_WHEN: Final = re.compile(r" \(after \d+ms in state [^)]*\)")
-_VAGUE: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
-_FENCING: Final = frozenset(
-    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.FENCED_INSTANCE_ID}
-)
-
-T = TypeVar("T")
-
-
-class _Complaints:
-    """What librdkafka says of its connections by the way: the answer to a call only says that none came."""
-
-    def __init__(self) -> None:
-        self._latest = ""
-        self._heard_s = 0.0
-
-    def hear(self, error: KafkaError) -> None:
-        """One more; of whichever thread."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._latest, self._heard_s = _WHEN.sub("", error.str()), time.monotonic()
-
-    def heard_since(self, moment_s: float) -> bool:
-        """Whether there was any after this moment (of ``time.monotonic``)."""
-        return self._heard_s >= moment_s
-
-    def explain(self, cause: KafkaError) -> str:
-        """Why a call failed."""
-        is_recent = self._latest and time.monotonic() - self._heard_s < _COMPLAINT_S
-        return self._latest if is_recent and cause.code() in _VAGUE else cause.str()
-
-
-def _translated(error: KafkaException, complaints: _Complaints | None = None) -> BusError:
-    cause = error.args[0]
-    if cause.code() in _FENCING:
-        return FencedError(cause.str())
-    if cause.txn_requires_abort():
-        return AbortedError(cause.str())
-    return BusError(cause.str() if complaints is None else complaints.explain(cause))
-
-
-class _Thread:
-    """A thread that works off one call after the other, or several of them."""
-
-    def __init__(self, name: str, complaints: _Complaints, threads: int = 1) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._complaints = complaints
-
-    async def call(self, work: Callable[[], T]) -> T:
-        """What ``work`` returns; whoever stops waiting for it leaves it to end by itself."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except KafkaException as error:
-            raise _translated(error, self._complaints) from None
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False)
 
 
 class KafkaBus:
@@ -113,7 +75,7 @@ class KafkaBus:
     such as those of SASL and TLS; they may hold secrets and are never told."""
 
     def __init__(self, servers: str, options: Mapping[str, str | int] | None = None, replicas: int = -1) -> None:
-        complaints = _Complaints()
+        complaints = Complaints()
         self._config: dict[str, Any] = {
             **(options or {}),
             "bootstrap.servers": servers,
@@ -123,8 +85,8 @@ class KafkaBus:
         }
         self._complaints = complaints
         self._replicas = replicas
-        self._thread = _Thread("kafka-admin", complaints)
-        self._readers = _Thread("kafka-read", complaints, MAX_READS)
+        self._thread = Thread("kafka-admin", complaints)
+        self._readers = Thread("kafka-read", complaints, MAX_READS)
         self._admin = AdminClient(self._config)
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
@@ -184,6 +146,10 @@ class KafkaBus:
                 raise BusError(f"{place.topic}/{place.partition}: a transaction does not end")
             await asyncio.sleep(_MARKS_S)
 
+    async def firsts(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """As of ``Bus``."""
+        return await self._offsets(places, _EARLIEST)
+
     async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """As of ``Bus``."""
         return await self._offsets(places, _LATEST)
@@ -200,31 +166,20 @@ class KafkaBus:
 
     async def read(self, place: Place, first: int, end: int) -> Sequence[Record]:
         """As of ``Bus``."""
-        return await self._readers.call(lambda: self._read(place, first, end)) if first < end else ()
+        return [record async for piece in self.pieces(place, first, end) for record in piece]
 
-    def _read(self, place: Place, first: int, end: int) -> Sequence[Record]:
-        consumer = Consumer({**_reading(self._config), "enable.partition.eof": True})
-        found: list[Record] = []
-        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+    async def pieces(self, place: Place, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
+        """As of ``Bus``."""
+        if first >= end:
+            return
+        found = await self._readers.call(lambda: _Reading(self._config, place, first, end))
         try:
-            consumer.assign([TopicPartition(*place, first)])
-            while True:
-                message = consumer.poll(_ANSWER_S)
-                if message is None:
-                    if time.monotonic() > until_s:
-                        raise BusError(f"{place.topic}/{place.partition} can't be read: no answer")
-                    continue
-                until_s = time.monotonic() + REQUEST_TIMEOUT_S
-                if _is_end(message):
-                    return found
-                record = _record(message)
-                if record.offset >= end:
-                    return found
-                found.append(record)
-                if record.offset == end - 1:
-                    return found
+            while not found.is_done:
+                piece = await self._readers.call(found.piece)
+                if piece:
+                    yield piece
         finally:
-            consumer.close()
+            await self._readers.call(found.close)
 
     def reader(self) -> Reader:
         """As of ``Bus``."""
@@ -247,55 +202,62 @@ class KafkaBus:
 def _topic_config(topic: TopicSpec) -> dict[str, str]:
     # The brokers' clock alone: a writer's may be wrong, and records would be refused or deleted at once for it.
     config = {"message.timestamp.type": "LogAppendTime"}
-    if topic.is_compacted:  # only what is not written to any more is compacted
-        return config | {"cleanup.policy": "compact", "segment.ms": str(_SEGMENT_MS)}
+    if topic.is_compacted:
+        return config | _COMPACTED
     return config if topic.retention_ms is None else config | {"retention.ms": str(topic.retention_ms)}
 
 
-def _reading(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "group.id": "tokenwire",  # asked for, and without meaning to whoever names its places
-        "auto.offset.reset": "error",  # what was deleted is never passed over in silence
-        "enable.auto.commit": False,
-        "isolation.level": "read_committed",
-        **config,
-    }
+class _Reading:
+    """Reads what stands between two offsets; ``piece`` and ``close`` may be called by different threads."""
 
+    def __init__(self, config: Mapping[str, Any], place: Place, first: int, end: int) -> None:
+        self.is_done = False
+        self._place = place
+        self._end = end
+        self._lock = threading.Lock()  # whoever stopped waiting for a piece closes while it is being read
+        prefetch = {"enable.partition.eof": True, "queued.max.messages.kbytes": _PREFETCHED_KB}
+        self._consumer = Consumer({**reading_config(config), **prefetch})
+        self._consumer.assign([TopicPartition(*place, first)])
 
-def _is_end(message: Message) -> bool:
-    error = message.error()
-    return error is not None and error.code() == KafkaError._PARTITION_EOF
+    def piece(self) -> Sequence[Record]:
+        found: list[Record] = []
+        octets = 0
+        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+        with self._lock:
+            while not self.is_done and len(found) < MAX_PIECE_RECORDS and octets < MAX_PIECE_BYTES:
+                message = self._consumer.poll(_ANSWER_S)
+                if message is None:
+                    if time.monotonic() > until_s:
+                        raise BusError(f"{self._place.topic}/{self._place.partition} can't be read: no answer")
+                    continue
+                until_s = time.monotonic() + REQUEST_TIMEOUT_S
+                if is_end(message):
+                    self.is_done = True
+                    break
+                record = record_of(message)
+                self.is_done = record.offset >= self._end - 1
+                if record.offset < self._end:
+                    found.append(record)
+                    octets += len(record.value)
+        return found
 
-
-def _record(message: Message) -> Record:
-    error = message.error()
-    if error is not None:
-        raise _translated(KafkaException(error))
-    kind, time_ms = message.timestamp()
-    place = Place(str(message.topic()), _number(message.partition()))
-    written_ms = 0 if kind == TIMESTAMP_NOT_AVAILABLE else time_ms
-    return Record(place, _number(message.offset()), _octets(message.key()), _octets(message.value()), written_ms)
-
-
-def _number(value: int | None) -> int:
-    return 0 if value is None else value
-
-
-def _octets(value: bytes | str | None) -> bytes:
-    return value.encode() if isinstance(value, str) else value or b""
+    def close(self) -> None:
+        with self._lock:
+            self.is_done = True
+            self._consumer.close()
 
 
 class _Reader:
-    def __init__(self, config: Mapping[str, Any], complaints: _Complaints) -> None:
-        self._consumer = Consumer(_reading(config))
-        self._thread = _Thread("kafka-reader", complaints)
+    def __init__(self, config: Mapping[str, Any], complaints: Complaints) -> None:
+        self._consumer = Consumer(reading_config(config))
+        self._thread = Thread("kafka-reader", complaints)
 
     async def assign(self, offsets: Mapping[Place, int]) -> None:
         places = [TopicPartition(*place, offset) for place, offset in offsets.items()]
         await self._thread.call(lambda: self._consumer.assign(places))
 
     async def poll(self, most: int, timeout_s: float) -> Sequence[Record]:
-        return await self._thread.call(lambda: [_record(each) for each in self._consumer.consume(most, timeout_s)])
+        return await self._thread.call(lambda: [record_of(each) for each in self._consumer.consume(most, timeout_s)])
 
     async def ends(self) -> Mapping[Place, int]:
         return await self._thread.call(self._ends)
@@ -317,7 +279,7 @@ class _Reader:
 class _Transactions:
     """A producer that writes transactions; to be used by one thread."""
 
-    def __init__(self, config: Mapping[str, Any], complaints: _Complaints, name: str) -> None:
+    def __init__(self, config: Mapping[str, Any], complaints: Complaints, name: str) -> None:
         self._complaints = complaints
         self._config = {
             "transactional.id": name,
@@ -338,8 +300,8 @@ class _Transactions:
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 return  # the transaction fails for it
-            place = Place(str(message.topic()), _number(message.partition()))
-            after[place] = max(after.get(place, 0), _number(message.offset()) + 1)
+            place = Place(str(message.topic()), integer(message.partition()))
+            after[place] = max(after.get(place, 0), integer(message.offset()) + 1)
 
         producer = self._begun()
         try:
@@ -379,7 +341,7 @@ class _Transactions:
     def _give_up(self, producer: Producer, error: KafkaException) -> None:
         """Be ready for another one, or raise FencedError."""
         cause = error.args[0]
-        if cause.code() in _FENCING:
+        if cause.code() in FENCING:
             self._producer = None
             raise FencedError(cause.str()) from None
         try:
@@ -431,9 +393,9 @@ def _insist(work: Callable[[], object]) -> None:
 
 
 class _Writer:
-    def __init__(self, config: Mapping[str, Any], complaints: _Complaints, instance: str) -> None:
+    def __init__(self, config: Mapping[str, Any], complaints: Complaints, instance: str) -> None:
         self._transactions = _Transactions(config, complaints, f"tokenwire-writer-{instance}")
-        self._thread = _Thread("kafka-writer", complaints)
+        self._thread = Thread("kafka-writer", complaints)
 
     async def commit(self, records: Sequence[Outgoing]) -> Mapping[Place, int]:
         return await self._thread.call(lambda: self._transactions.commit(records))
@@ -445,16 +407,16 @@ class _Writer:
 
 class _Worker:
     def __init__(
-        self, config: Mapping[str, Any], complaints: _Complaints, topic: str, group: str, instance: str
+        self, config: Mapping[str, Any], complaints: Complaints, topic: str, group: str, instance: str
     ) -> None:
         self._topic = topic
         self._transactions = _Transactions(config, complaints, f"tokenwire-{group}-{instance}")
-        self._thread = _Thread("kafka-worker", complaints)
+        self._thread = Thread("kafka-worker", complaints)
         limits = {"session.timeout.ms": SESSION_TIMEOUT_MS, "max.poll.interval.ms": MAX_SILENCE_MS}
-        self._consumer = Consumer({**_reading(config), "group.id": group, **limits})
+        self._consumer = Consumer({**reading_config(config), "group.id": group, **limits})
         self._held: set[int] = set()  # given to this member
         self._revoked: set[int] = set()
-        self._assigned: dict[int, int] = {}
+        self._assigned: dict[int, int | None] = {}
         self._is_subscribed = False
         self._is_reset = False
 
@@ -468,26 +430,28 @@ class _Worker:
                 [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
             self._is_subscribed = True
+        messages: list[Message] = []
         if self._is_reset:
             self._begin()
             self._is_reset = False
-        messages = self._consumer.consume(most, timeout_s)
-        if self._is_reset:  # what was read before the partitions changed hands is read again
-            messages = []
+        else:
+            messages = self._consumer.consume(most, timeout_s)
+            if self._is_reset:  # what was read before the partitions changed hands is read again
+                messages = []
         revoked, assigned = frozenset(self._revoked), dict(self._assigned)
         self._revoked.clear()
         self._assigned.clear()
-        return Polled(revoked, assigned, [_record(each) for each in messages])
+        return Polled(revoked, assigned, [record_of(each) for each in messages])
 
     def _begin(self) -> None:
         """Begin at what was committed; where nothing was, at the first record there is."""
         consumer, held = self._consumer, [TopicPartition(self._topic, number) for number in sorted(self._held)]
         places = consumer.committed(held, timeout=REQUEST_TIMEOUT_S) if held else []
+        self._assigned = {each.partition: None if each.offset == OFFSET_INVALID else each.offset for each in places}
         for place in places:
             if place.offset == OFFSET_INVALID:
                 place.offset = consumer.get_watermark_offsets(place, timeout=REQUEST_TIMEOUT_S)[0]
         consumer.assign(places)
-        self._assigned = {place.partition: place.offset for place in places}
 
     # What a callback raises can't be caught where it arrives: so these ask nobody, and the next poll does.
 
