@@ -80,6 +80,12 @@ def process(
     instance: Instance = None,
     role_port: RolePort = None,
     host: Host = None,
+    accept_gap: Annotated[
+        bool,
+        typer.Option(
+            "--accept-gap", help="Go on behind records that Kafka deleted before they were processed; clients are told."
+        ),
+    ] = False,
     log_level: Level = None,
     log_format: Format = None,
     env_file: EnvFile = None,
@@ -103,7 +109,7 @@ def process(
     def announce(url: str) -> None:
         typer.echo(f"processing; {url}health, {url}ready, {url}metrics; stop with Ctrl-C", err=True)
 
-    records = run(process_command.process_log(settings, announce))
+    records = run(process_command.process_log(settings, accepts_gaps=accept_gap, announce=announce))
     typer.echo(f"{records} records processed")
     return 0
 

@@ -21,15 +21,18 @@ __all__ = ["ROLE_PLACE", "process_log"]
 
 ROLE_PLACE: Final = 1  # of its port in a range of role ports
 LAG_INTERVAL_S: Final = 2.0
+LAST_S: Final = 10.0  # an end waits no longer for the last snapshots, or for what is being read
 _ROLE: Final = "process"
 
 
-async def process_log(settings: Settings, announce: Callable[[str], None] = lambda _: None) -> int:
+async def process_log(
+    settings: Settings, *, accepts_gaps: bool = False, announce: Callable[[str], None] = lambda _: None
+) -> int:
     """Process until Ctrl-C or SIGTERM; how many raw records were. ``announce`` is told the URL of the role port.
 
     Raises:
-        UserError: the brokers are not named, an extra is missing, the role port is taken, or a newer version of this
-            program wrote what is to be read.
+        UserError: the brokers are not named, an extra is missing, the role port is taken, a newer version of this
+            program wrote what is to be read, or what was kept of a partition can't be gone on from.
         ReplacedError: another processor has this one's name.
     """
     bus = open_bus(settings, _ROLE)
@@ -37,8 +40,8 @@ async def process_log(settings: Settings, announce: Callable[[str], None] = lamb
     try:
         status = RoleStatus(_ROLE, instance, ("kafka",))
         processor = Processor(
-            bus, topics, instance, BarPlan(parse_intervals(settings.bar_intervals), settings.max_history),
-            settings.max_tokens, tell=lambda state, reason: status.tell("kafka", state, reason),
+            bus, topics, instance, BarPlan(parse_intervals(settings.bar_intervals)), settings.max_tokens,
+            tell=lambda state, reason: status.tell("kafka", state, reason), accepts_gaps=accepts_gaps,
         )  # fmt: skip
         lag = _Lag(bus, topics, processor, status)
         status.details = lambda: {"partitions": processor.assigned, "lag": lag.records}
@@ -60,10 +63,7 @@ async def process_log(settings: Settings, announce: Callable[[str], None] = lamb
     except NewerDataError as error:
         raise UserError(f"{error}; update this one") from None
     except UnusableStateError as error:
-        raise UserError(
-            f"{error}; TOKENWIRE_BAR_INTERVALS has to stay as it was and be the same in all roles, and "
-            "TOKENWIRE_MAX_TOKENS may not be less than there are tokens"
-        ) from None
+        raise UserError(str(error)) from None
     finally:
         await bus.close()
     return processor.raw_records
@@ -76,6 +76,8 @@ async def _until(stop: asyncio.Event, status: RoleStatus, processor: Processor, 
     try:
         await asyncio.wait((processing, stopped), return_when=asyncio.FIRST_COMPLETED)
         status.is_stopping = True
+        processor.close()
+        await asyncio.wait((processing,), timeout=LAST_S)
         if processing.done():
             await processing
     finally:
@@ -104,7 +106,7 @@ class _Lag:
                 is_away = True
                 self._status.tell("kafka", PartState.FAILING, str(error))
                 continue
-            if is_away:
+            if is_away and not self._processor.gap:
                 is_away = False
                 self._status.tell("kafka", PartState.OK)
             # The mark at the end of a transaction is no record.
@@ -124,11 +126,20 @@ def _observe(metrics: Metrics, processor: Processor, lag: _Lag) -> None:
         "processor_records": ("Raw records read.", Kind.COUNTER, lambda: [(processor.raw_records, {})]),
         "processor_transactions": ("Transactions, by outcome.", Kind.COUNTER, transactions),
         "processor_rebuilt": ("Partitions taken over.", Kind.COUNTER, lambda: [(processor.rebuilt, {})]),
-        "processor_refolded": ("Raw records folded again for that.", Kind.COUNTER, lambda: [(processor.refolded, {})]),
+        "processor_refolded": (
+            "Records of the log that were folded again for that.",
+            Kind.COUNTER,
+            lambda: [(processor.refolded, {})],
+        ),
         "processor_poisoned": (
             "Records that could not be read and were set aside.",
             Kind.COUNTER,
             lambda: [(processor.poisoned, {})],
+        ),
+        "processor_missing_records": (
+            "Raw records that were deleted before anybody processed them, passed over with --accept-gap.",
+            Kind.COUNTER,
+            lambda: [(processor.missing, {})],
         ),
         "processor_partitions": ("Partitions at work here.", Kind.GAUGE, lambda: [(len(processor.assigned), {})]),
         "processor_lag_records": ("Raw records not read yet, about.", Kind.GAUGE, lambda: [(lag.records, {})]),

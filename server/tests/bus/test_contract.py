@@ -3,14 +3,19 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from tokenwire_server.bus import kafka as kafka_bus
 from tokenwire_server.bus.kafka import KafkaBus
 from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.bus.port import (
+    COMPACTION_LAG_MS,
+    MAX_PIECE_BYTES,
+    MAX_PIECE_RECORDS,
     AbortedError,
     Bus,
     BusError,
@@ -22,6 +27,7 @@ from tokenwire_server.bus.port import (
     TopicSpec,
     Worker,
 )
+from tokenwire_server.stream.state_topic import MAX_READ_S
 
 from ..services.kafka import Kafka
 
@@ -126,6 +132,67 @@ async def test_the_bounds_hold_whatever_was_committed_before(bus: Bus, topic: st
     await writer.close()
 
 
+async def test_what_does_not_fit_into_memory_is_read_in_pieces(bus: Bus, topic: str) -> None:
+    writer, place = bus.writer(topic), Place(topic, 0)
+    large = MAX_PIECE_BYTES // 4
+    values = [str(number).encode() * (large if number % 300 == 7 else 1) for number in range(2 * MAX_PIECE_RECORDS)]
+    for at in range(0, len(values), 200):
+        await writer.commit([Outgoing(place, b"", value) for value in values[at : at + 200]])
+    first, end = await bus.bounds(place)
+    pieces = [[record.value for record in piece] async for piece in bus.pieces(place, first, end)]
+    assert [value for piece in pieces for value in piece] == values
+    assert 2 < len(pieces) < 20
+    assert all(0 < len(piece) <= MAX_PIECE_RECORDS for piece in pieces)
+    assert all(sum(map(len, piece[:-1])) < MAX_PIECE_BYTES for piece in pieces)
+    async with aclosing(bus.pieces(place, first, end)) as some:
+        assert len(await anext(some)) > 0
+    assert [piece async for piece in bus.pieces(place, end, end)] == []
+    await writer.close()
+
+
+async def delete(bus: Bus, kafka: Kafka | None, place: Place, before: int) -> None:
+    """Delete what stands before an offset, as retention does."""
+    if isinstance(bus, MemoryBus):
+        bus.forget(place, before)
+        return
+    assert kafka is not None
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    for deleted in admin.delete_records([TopicPartition(*place, before)]).values():
+        await asyncio.to_thread(deleted.result, _PATIENCE_S)
+
+
+async def test_what_was_deleted_is_never_passed_over_and_a_worker_hears_first_where_it_was(
+    bus: Bus, topic: str, request: pytest.FixtureRequest
+) -> None:
+    kafka = None if isinstance(bus, MemoryBus) else request.getfixturevalue("kafka")
+    writer, place = bus.writer(topic), Place(topic, 0)
+    await writer.commit(numbered(topic, range(0, 18, 3)))
+    worker = bus.worker(topic, f"{topic}-group", "one")
+    await until(worker, lambda found: len(found) == 6)
+    await worker.commit([], {0: 1})
+    await delete(bus, kafka, place, 3)
+    assert await bus.firsts([place, Place(topic, 1)]) == {place: 3, Place(topic, 1): 0}
+    assert (await bus.bounds(place))[0] == 3
+    with pytest.raises(BusError):
+        await bus.read(place, 1, 5)
+    worker.reset()
+    assigned: dict[int, int | None] = {}
+
+    async def poll() -> None:
+        polled = await worker.poll(100, 0.2)
+        assert not polled.records
+        assigned.update(polled.assigned)
+
+    with pytest.raises(BusError):
+        await again_and_again(poll)
+    assert assigned == {0: 1, 1: None, 2: None}
+    await worker.commit([], {0: 3})
+    worker.reset()
+    assert [int(each.value) for each in await until(worker, lambda found: len(found) >= 3)] == [9, 12, 15]
+    await worker.close()
+    await writer.close()
+
+
 async def test_a_reader_follows_from_where_it_likes(bus: Bus, topic: str) -> None:
     writer, reader = bus.writer(topic), bus.reader()
     await writer.commit(numbered(topic, range(10), 0))
@@ -205,7 +272,7 @@ async def test_assignments_come_before_what_they_are_of_and_say_what_was_committ
         while records < 9:
             polled = await worker.poll(2, 0.2)
             assert not polled.revoked
-            assert all(offset == 0 for offset in polled.assigned.values())
+            assert set(polled.assigned.values()) <= {None}
             seen |= set(polled.assigned)
             assert {record.place.partition for record in polled.records} <= seen
             records += len(polled.records)
@@ -222,14 +289,14 @@ async def test_who_resets_begins_at_what_was_committed(bus: Bus, topic: str) -> 
     offset = next(record.offset for record in first if int(record.value) == 0) + 1
     await worker.commit([], {0: offset})
     worker.reset()
-    assigned: dict[int, int] = {}
+    assigned: dict[int, int | None] = {}
     values: list[int] = []
     async with asyncio.timeout(_PATIENCE_S):
         while len(values) < 5:
             polled = await worker.poll(100, 0.2)
             assigned |= polled.assigned
             values += (int(record.value) for record in polled.records)
-    assert assigned == {0: offset, 1: 0, 2: 0}
+    assert assigned == {0: offset, 1: None, 2: None}
     assert sorted(values) == [1, 2, 3, 4, 5]
     await worker.close()
     await writer.close()
@@ -315,4 +382,18 @@ async def test_records_have_the_time_of_the_brokers(kafka: Kafka, unique: str) -
     place = Place(unique, 0)
     (record,) = await bus.read(place, *await bus.bounds(place))
     assert abs(record.time_ms - time.time() * 1_000) < 600_000
+    await bus.close()
+
+
+async def test_a_compacted_topic_is_compacted_soon_but_not_while_it_is_read(kafka: Kafka, unique: str) -> None:
+    bus = KafkaBus(kafka.address)
+    await bus.ensure([TopicSpec(unique, 1, is_compacted=True)])
+    topic = ConfigResource(ResourceType.TOPIC, unique)
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    found = await asyncio.to_thread(admin.describe_configs([topic])[topic].result, _PATIENCE_S)
+    told_ms = {name: int(found[name].value) for name in found if name.endswith((".lag.ms", "segment.ms"))}
+    assert told_ms["min.compaction.lag.ms"] == COMPACTION_LAG_MS > MAX_READ_S * 1_000
+    assert COMPACTION_LAG_MS <= told_ms["max.compaction.lag.ms"] <= 300_000
+    assert told_ms["segment.ms"] <= 300_000
+    assert found["cleanup.policy"].value == "compact"
     await bus.close()

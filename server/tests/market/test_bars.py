@@ -225,6 +225,22 @@ def test_only_so_many_are_at_hand(count: int) -> None:
     assert bars.complete_since_ms(0) == found[0].open_ms
 
 
+def test_without_a_history_only_what_is_told_again_is_at_hand() -> None:
+    told = Told()
+    bars = TokenBars(BarPlan(parse_intervals(["1s"]), 50, 5_000).without_history(), told)
+    drive(bars, [trade_at(BEGIN_MS + 1_000 * n) for n in range(20)])
+    found = bars.closed_bars(0, 0, BEGIN_MS * 2, 100)
+    assert [bar.open_ms for bar in found] == [BEGIN_MS + 1_000 * n for n in range(13, 19)]
+    told.events.clear()
+    drive(bars, [BEGIN_MS + 19_001, trade_at(BEGIN_MS + 13_000), trade_at(BEGIN_MS + 14_010)])
+    assert told.events == [BarEvent.BEYOND, BarEvent.REVISED], (
+        "the first is still at hand; whether it is does not count"
+    )
+    assert {key: bar.trades for key, bar in told.bars.items() if bar.trades > 1} == {
+        ("1s", BEGIN_MS + 13_000): 2, ("1s", BEGIN_MS + 14_000): 2,
+    }  # fmt: skip
+
+
 def test_of_several_trades_at_the_first_time_the_one_delivered_first_opens() -> None:
     bars = TokenBars(BarPlan(), lambda change: None)
     for time_ms, price in ((BEGIN_MS + 100, 1), (BEGIN_MS + 900, 2), (BEGIN_MS + 100, 3)):

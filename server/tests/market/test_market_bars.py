@@ -41,6 +41,14 @@ def test_each_sources_clock_closes_its_own_tokens() -> None:
     assert market.get("C") is None
 
 
+def test_bars_of_one_instant_close_in_the_order_of_addresses() -> None:
+    market, told = make()
+    for address in "CAB":
+        market.fold("one", address, trade(address, BEGIN_MS), Decimal(6))
+    market.advance("one", BEGIN_MS + 1_000)
+    assert [address for address, _ in told] == ["A", "B", "C"]
+
+
 @pytest.mark.parametrize("ticks", [True, False])
 def test_what_waits_is_bounded_even_if_the_clock_stands(ticks: bool) -> None:
     market, told = make()
@@ -52,6 +60,15 @@ def test_what_waits_is_bounded_even_if_the_clock_stands(ticks: bool) -> None:
     market.advance("one", BEGIN_MS + 10_000_000)
     assert len([change for _, change in told if change.interval.text == "1s"]) == 2_000
     assert len(market._clocks["one"]) == 0
+
+
+def test_who_keeps_no_history_keeps_none_of_however_few_tokens() -> None:
+    market = MarketBars(BarPlan(PLAN).without_history())
+    for second in range(100):
+        market.fold("one", "A", trade("A", BEGIN_MS + second * 1_000), Decimal(6))
+    bars = market.get("A")
+    assert bars is not None
+    assert len(bars.closed_bars(0, 0, 2 * BEGIN_MS, 1_000)) == 11
 
 
 def test_the_more_tokens_the_fewer_bars_of_each() -> None:

@@ -42,6 +42,13 @@ def test_the_more_tokens_the_fewer_trades_each() -> None:
     assert [each.number for each in many[0].after(0, 100)] == [2]
 
 
+def test_who_keeps_none_only_counts() -> None:
+    log = TradeLog(LogPlan(most=0))
+    assert [log.add(trade(number)) for number in range(3)] == [1, 2, 3]
+    assert log.after(0, 9) == []
+    assert log.oldest == 4
+
+
 def test_a_resumed_log_has_the_trades_that_were_stored() -> None:
     log = TradeLog(LogPlan(most=3))
     log.resume(9, [trade(number) for number in (6, 7, 8, 9)])

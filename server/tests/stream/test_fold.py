@@ -1,8 +1,8 @@
 """The fold of one partition: whoever takes over at a cut writes the same, and whoever follows has the same."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -21,6 +21,7 @@ from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream.fold import MAX_SOURCES, Fold, Output, Snapshots
 from tokenwire_server.stream.records import (
     BarKind,
+    Cut,
     Logged,
     Numbered,
     PoisonError,
@@ -53,7 +54,7 @@ class Follower:
             lambda token: self.versions.append((token.address, token.version)), 0, bars=MarketBars(PLAN),
             on_trade=lambda token, number, trade: self.numbers.append((token.address, number, trade.trade_id)),
         )  # fmt: skip
-        self.replica = Replica(0, self.market, self)
+        self.replica = Replica(self.market, self, f"{PART_MARK}0")
 
     def tokens(self, source: str, tokens: Sequence[TokenInfo]) -> None:
         self.market.add_tokens(source, tokens)
@@ -92,7 +93,7 @@ def trade(name: str, number: int, at_ms: int, price: int = 3, amount: int = 1) -
     return Trade(name, str(number), Decimal(price), Decimal(amount), Side.BUY if number % 2 else Side.SELL, at_ms)
 
 
-moments = st.integers(0, 400_000).map(lambda ms: NOW_MS - 400_000 + ms)
+moments = (st.integers(0, 400_000) | st.integers(0, 9_000)).map(lambda ms: NOW_MS - ms)
 sources = st.sampled_from(("one", "two"))
 trades = st.builds(trade, st.sampled_from(NAMES), st.integers(0, 80), moments, st.integers(0, 9), st.integers(1, 3))
 events: st.SearchStrategy[RawEvent] = st.one_of(
@@ -120,13 +121,8 @@ Store = dict[tuple[str, int, int], Bar]
 
 
 def told(output: Output) -> list[bytes]:
-    """What is to be the same to the letter: the log, and in whatever order the tokens come, where they stand and the
-    bars that are sent live."""
-    log = [encode(logged) for _, logged in output.log if not isinstance(logged.event, Standing)]
-    standing = [encode(logged) for _, logged in output.log if isinstance(logged.event, Standing)]
-    told_live = (BarKind.CLOSED, BarKind.REVISED)
-    live = [encode(msgspec.structs.replace(bar, seq=0)) for _, bar in output.bars if bar.kind in told_live]
-    return [*log, *sorted(standing), *sorted(live)]
+    """What is written."""
+    return [key.encode() + encode(each) for key, each in (*output.log, *output.bars)]
 
 
 def store(bars: Store, output: Output) -> None:
@@ -142,60 +138,152 @@ def store(bars: Store, output: Output) -> None:
             held.revision += again.revision
 
 
-def reread(snapshots: Sequence[Snapshots], fold: Fold | Replica) -> None:
-    """Load the newest snapshot of each token, and the newest cut, as they stand in the topic."""
-    tokens = {token.info.address: encode(token) for each in snapshots for token in each.tokens}
-    cut = read_cut(encode(snapshots[-1].cut))
-    fold.load([read_snapshot(text) for text in tokens.values()], cut)
+class Topics:
+    """What stands in the topics of one partition."""
+
+    def __init__(self) -> None:
+        self.log: list[bytes] = []
+        self.tokens: dict[str, bytes] = {}
+        self.cut = encode(Cut(0, 0, 0, {}))
+
+    def write(self, output: Output, raw_offset: int) -> None:
+        for at, (_, logged) in enumerate(output.log, 1):
+            is_last = at == len(output.log)
+            self.log.append(encode(msgspec.structs.replace(logged, raw_offset=raw_offset * is_last)))
+
+    def keep(self, snapshots: Snapshots) -> None:
+        assert read_cut(self.cut).seq <= snapshots.cut.seq
+        self.tokens.update((token.info.address, encode(token)) for token in snapshots.tokens)
+        self.cut = encode(snapshots.cut)
+
+    def begin(self, one: Fold | Replica) -> None:
+        """Load what stands here, and fold what was logged since."""
+        cut = read_cut(self.cut)
+        one.load([read_snapshot(text) for text in reversed(self.tokens.values())], cut)
+        for record in self.log[cut.log_offset :]:
+            one.again(read_logged(record)) if isinstance(one, Fold) else one.apply(read_logged(record))
 
 
-@given(
-    transactions=st.lists(st.lists(events, max_size=8), max_size=12),
-    snapshot_after=st.sets(st.integers(0, 11)),
-)
-def test_whoever_takes_over_at_a_cut_writes_the_same_and_whoever_follows_has_the_same(
-    transactions: list[list[RawEvent]], snapshot_after: set[int]
-) -> None:
-    fold, follower = Fold(PLAN, 100), Follower()
+def state(fold: Fold, raw_offset: int) -> list[object]:
+    """Everything that what comes next depends on, but for when somebody looked at a window that did not change."""
+    addresses = sorted(token.address for token in fold.market)
+    tokens = [fold.market.snapshot(address) for address in addresses]
+    sums = [[window.sums for window in token.windows] for token in tokens]
+    return [*(encode(msgspec.structs.replace(token, windows=(), seq=0)) for token in tokens), sums,
+            encode(fold._cut(raw_offset, 0, ""))]  # fmt: skip
+
+
+class Step(NamedTuple):
+    """A transaction, and what comes with it or behind it."""
+
+    events: list[RawEvent]
+    most: int | None  # snapshots; None: not even a cut
+    has_mark: bool
+    is_taken_over: bool
+
+
+steps = st.builds(Step, st.lists(events, max_size=8), st.none() | st.integers(0, 4), st.booleans(), st.booleans())
+
+
+@given(st.lists(steps, max_size=16))
+def test_whoever_takes_over_writes_the_same_and_whoever_follows_has_the_same(steps: list[Step]) -> None:
+    lasting, working, first = Fold(PLAN, 100), Fold(PLAN, 100), Follower()
     stored: Store = {}
-    others: list[tuple[Fold, Follower, Store]] = []
-    snapshots: list[Snapshots] = []
+    topics, followers = Topics(), [first]
     bars: list[int] = []
-    for number, transaction in enumerate([BEGIN, *transactions]):
-        for event in transaction:
+    logged_raw = 0
+    for number, step in enumerate([Step(BEGIN, None, False, False), *steps], 1):
+        for event in step.events:
             again = read_raw(encode(event))
-            fold.feed(again, NOW_MS)
-            for other, _, _ in others:
-                other.feed(again, NOW_MS)
-        output = fold.take()
+            lasting.feed(again, NOW_MS)
+            working.feed(again, NOW_MS)
+        output, expected = working.take(), lasting.take()
+        assert told(output) == told(expected)
         store(stored, output)
         bars += [bar.seq for _, bar in output.bars]
         assert bars == list(range(1, len(bars) + 1))
         for _, logged in output.log:
             assert not isinstance(logged.event, Standing) or logged.event.bars == len(bars)
-        for other, _, theirs in others:
-            again_output = other.take()
-            assert told(again_output) == told(output)
-            assert [bar.seq for _, bar in again_output.bars] == [bar.seq for _, bar in output.bars]
-            store(theirs, again_output)
-            assert theirs == stored
-        for each in (follower, *(their for _, their, _ in others)):
-            for _, logged in output.log:
+            for each in followers:
                 each.replica.apply(read_logged(encode(logged)))
-        if number in snapshot_after:
-            snapshots.append(fold.snapshots(number, number))
-            for other, _, _ in others:
-                other.snapshots(number, number)
-            late, joined = Fold(PLAN, 100), Follower()
-            reread(snapshots, late)
-            reread(snapshots, joined.replica)
-            others.append((late, joined, deepcopy(stored)))
-    for _, their, _ in others:
-        assert their.standing() == follower.standing()
-    for token in fold.market:
-        mine = follower.market.get(token.address)
+        if step.most is not None:
+            topics.keep(working.snapshots(number, len(topics.log), most=step.most))
+        topics.write(output, number)
+        logged_raw = number if output.log else logged_raw
+        if step.has_mark:
+            working.mark(number, len(topics.log))
+        if step.is_taken_over:
+            working, joined = Fold(PLAN, 100), Follower()
+            topics.begin(working)
+            topics.begin(joined.replica)
+            assert joined.replica.is_whole
+            assert logged_raw <= working.taken_over() <= number
+            assert state(working, number) == state(lasting, number)
+            followers.append(joined)
+    for each in followers:
+        assert each.standing() == first.standing()
+    for token in lasting.market:
+        mine = first.market.get(token.address)
         assert mine is not None
         assert mine.version == token.version
+
+
+def test_snapshots_are_taken_some_at_a_time_those_that_wait_longest_first() -> None:
+    fold = Fold(PLAN, 100)
+    marks = []
+    for number, event in enumerate(BEGIN, 1):
+        fold.feed(event, NOW_MS)
+        fold.take()
+        marks.append(fold.mark(number, number))
+    assert fold.oldest_change == 0
+    assert fold.snapshots(3, 3, until=-1) == Snapshots([], Cut(0, 0, 0, {}))
+    some = fold.snapshots(3, 3, until=marks[0], most=1)
+    assert ([token.info.address for token in some.tokens], some.cut.raw_offset) == (["x:A"], 1)
+    fold.feed(raw.Trades("one", (trade("x:A", 1, NOW_MS),)), NOW_MS)
+    fold.take()
+    more = fold.snapshots(4, 4, until=marks[1])
+    assert ([token.info.address for token in more.tokens], more.cut.raw_offset) == (["x:B", "x:C"], 3)
+    rest = fold.snapshots(4, 4)
+    assert ([token.info.address for token in rest.tokens], rest.cut.raw_offset) == (["x:A"], 4)
+    assert fold.oldest_change is None
+    assert fold.snapshots(9, 9) == Snapshots([], fold._cut(9, 9, ""))
+
+
+def test_what_expires_makes_a_snapshot_due() -> None:
+    fold = Fold(PLAN, 100)
+    fold.feed(BEGIN[0], NOW_MS)
+    fold.feed(raw.Trades("one", (trade("x:A", 1, NOW_MS - 400_000),)), NOW_MS)
+    fold.feed(raw.Clock("one", NOW_MS - 300_000), NOW_MS)  # its bars close
+    fold.take()
+    (before,) = fold.snapshots(1, 1).tokens
+    fold.feed(raw.Clock("one", NOW_MS - 99_000), NOW_MS)
+    (after,) = fold.snapshots(2, 2).tokens
+    assert after.version == before.version + 1
+
+
+def test_whoever_takes_over_notices_that_the_log_is_shorter_than_it_was() -> None:
+    fold, topics = Fold(PLAN, 100), Topics()
+    for number, event in enumerate((*BEGIN, raw.Trades("one", (trade("x:A", 1, NOW_MS),))), 1):
+        fold.feed(event, NOW_MS)
+        topics.write(fold.take(), number)
+    topics.keep(fold.snapshots(4, 4, most=1))
+    topics.log.pop()
+    topics.log.pop()
+    again = Fold(PLAN, 100)
+    topics.begin(again)
+    with pytest.raises(LogHoleError, match="behind 3 of the log are missing"):
+        again.taken_over()
+
+
+def test_what_is_lost_shows_in_the_numbers_of_every_token_that_trades() -> None:
+    fold, follower = Fold(PLAN, 100), Follower()
+    for event in (*BEGIN, raw.Trades("one", (trade("x:A", 1, NOW_MS), trade("x:B", 1, NOW_MS)))):
+        fold.feed(event, NOW_MS)
+    fold.lose()
+    fold.feed(raw.Trades("one", (trade("x:A", 2, NOW_MS), trade("x:C", 1, NOW_MS))), NOW_MS)
+    for _, logged in fold.take().log:
+        follower.replica.apply(logged)
+    assert follower.numbers == [("x:A", 1, "1"), ("x:B", 1, "1"), ("x:A", 3, "2"), ("x:C", 1, "1")]
 
 
 def test_what_is_logged_are_trades_with_numbers_and_what_they_led_to() -> None:
@@ -224,8 +312,9 @@ def test_a_late_trade_of_what_is_not_at_hand_is_told_to_be_merged() -> None:
     fold.feed(BEGIN[0], NOW_MS)
     fold.feed(raw.Trades("one", (trade("x:A", 1, NOW_MS - 90_000), trade("x:A", 2, NOW_MS))), NOW_MS)
     fold.take()
-    later = Fold(PLAN, 100)
-    reread([fold.snapshots(5, 5)], later)
+    later, topics = Fold(PLAN, 100), Topics()
+    topics.keep(fold.snapshots(5, 5))
+    topics.begin(later)
     later.feed(raw.Trades("one", (trade("x:A", 3, NOW_MS - 90_000),)), NOW_MS)
     assert {(bar.interval, bar.kind, bar.trades) for _, bar in later.take().bars} == {
         (interval, BarKind.LATE, 1) for interval in ("1s", "5s", "1m")

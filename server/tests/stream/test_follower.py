@@ -3,18 +3,20 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.bus.port import Bus, BusError, Outgoing, Place, Record
+from tokenwire_server.market.snapshots import TokenSnapshot
+from tokenwire_server.market.trades import TokenInfo
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream.follower import BEHIND_RECORDS, Follower, FollowError
-from tokenwire_server.stream.records import CUT_KEY, State, encode
+from tokenwire_server.stream.records import CUT_KEY, State, encode, read_logged
 
 from .test_processor import NOW_MS, PLAN, TOPICS, done, fed, made, outgoing, running, tape
 from .virtual import run_virtual
@@ -74,9 +76,11 @@ class Shaky:
             self.failed += 1
             raise BusError("nobody answers")
 
-    async def read(self, place: Place, first: int, end: int) -> Sequence[Record]:
-        self.fails()
-        return await self._bus.read(place, first, end)
+    async def pieces(self, place: Place, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
+        async with contextlib.aclosing(self._bus.pieces(place, first, end)) as pieces:
+            async for piece in pieces:
+                self.fails()
+                yield piece
 
     def reader(self) -> Any:
         return _ShakyReader(self, self._bus.reader())
@@ -202,15 +206,90 @@ def test_what_can_not_be_read_ends_it(value: bytes, reason: str) -> None:
     run_virtual(scenario)
 
 
-def test_what_was_deleted_is_not_passed_over() -> None:
+def expire(bus: MemoryBus) -> None:
+    """Delete all of the log, with the mark that stands behind the last record, as retention does."""
+    for number in range(TOPICS.partitions):
+        place = Place(TOPICS.log, number)
+        records = bus.records(place)
+        records.append(Record(place, len(records), b"", b"mark", NOW_MS))
+        bus.forget(place, len(records))
+
+
+def test_a_log_that_has_expired_is_followed_from_snapshots_of_everything() -> None:
+    async def scenario() -> None:
+        records = tape(1, 200)
+        bus = await made(records[:100])
+        async with running(bus, "one"), following(bus) as (early, early_pipeline, early_task):
+            await done(bus)
+            await asyncio.sleep(15)
+            expire(bus)
+            async with following(bus) as (late, late_pipeline, late_task):
+                await asyncio.sleep(15)
+                for one in (early, late):
+                    assert not one.status().reason
+                assert late.records == 0
+                await bus.writer("collector").commit(records[100:])
+                await done(bus)
+                await is_at_the_end(bus, late)
+                await is_at_the_end(bus, early)
+                assert not early_task.done()
+                assert not late_task.done()
+                assert standing(late_pipeline) == standing(early_pipeline)
+                assert early.records > late.records > 0
+
+    run_virtual(scenario)
+
+
+class Away(Shaky):
+    """A bus that can't be read for a while."""
+
+    is_away = False
+
+    def fails(self) -> None:
+        if self.is_away:
+            raise BusError("nobody answers")
+
+    async def firsts(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        self.fails()
+        return await self._bus.firsts(places)
+
+
+def test_what_expired_before_it_was_read_ends_it() -> None:
+    async def scenario() -> None:
+        records = tape(1, 200)
+        bus = await made(records[:100])
+        away = Away(bus, random.Random(1))
+        async with running(bus, "one"), following(away) as (_, _, task):
+            await done(bus)
+            await asyncio.sleep(1)
+            away.is_away = True
+            await bus.writer("collector").commit(records[100:])
+            await done(bus)
+            await asyncio.sleep(15)
+            expire(bus)
+            away.is_away = False
+            with pytest.raises(FollowError, match=r"numbered-trades/\d: records \d+ to \d+ were deleted unread"):
+                await task
+
+    run_virtual(scenario)
+
+
+@pytest.mark.parametrize("has_some", [True, False])
+def test_a_log_that_lacks_what_no_snapshot_has_ends_it(has_some: bool) -> None:
     async def scenario() -> None:
         bus = await log_of(tape(1, 100))
-        bus._partitions[Place(TOPICS.tokens, 2)].clear()  # no snapshots either
-        bus.forget(Place(TOPICS.log, 2), 3)
-        async with following(bus) as (one, _, task):
-            await asyncio.sleep(30)
-            assert "the log can't be read" in one.status().reason
-            assert not task.done()
+        if has_some:
+            bus._partitions[Place(TOPICS.tokens, 2)].clear()
+            bus.forget(Place(TOPICS.log, 2), 3)
+            reason = "records 1 to 3 of the log are missing"
+        else:
+            newest = bus.records(Place(TOPICS.log, 2))[-1]
+            snapshot = encode(TokenSnapshot(TokenInfo("x:new", "N"), "s", 1, seq=read_logged(newest.value).seq + 1))
+            await bus.writer("x").commit([Outgoing(Place(TOPICS.tokens, 2), b"x:new", snapshot)])
+            reason = "before the newest snapshots"
+        async with following(bus) as (_, _, task):
+            with pytest.raises(FollowError, match=reason):
+                await task
 
     run_virtual(scenario)
 

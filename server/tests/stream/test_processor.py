@@ -274,6 +274,7 @@ def test_state_that_was_made_with_other_settings_is_not_gone_on_from() -> None:
         bus = await made(tape(1, 100))
         async with running(bus, "one"):
             await done(bus)
+            await asyncio.sleep(15)
         other = Processor(bus, TOPICS, "two", BarPlan(parse_intervals(("5s",))), 100, asyncio.get_running_loop().time)
         with pytest.raises(UnusableStateError, match="other lengths"):
             await other.run()

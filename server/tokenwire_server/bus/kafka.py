@@ -1,8 +1,9 @@
 """Kafka as the bus (confluent-kafka). Everything that waits for the network does so in a thread of its own."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -11,6 +12,7 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
+    Message,
     Producer,
     TopicCollection,
     TopicPartition,
@@ -27,7 +29,20 @@ from tokenwire_server.bus.kafka_client import (
     record_of,
 )
 from tokenwire_server.bus.kafka_transactions import TRANSACTION_TIMEOUT_MS, Transactions, bounded
-from tokenwire_server.bus.port import BusError, Outgoing, Place, Polled, Reader, Record, TopicSpec, Worker, Writer
+from tokenwire_server.bus.port import (
+    COMPACTION_LAG_MS,
+    MAX_PIECE_BYTES,
+    MAX_PIECE_RECORDS,
+    BusError,
+    Outgoing,
+    Place,
+    Polled,
+    Reader,
+    Record,
+    TopicSpec,
+    Worker,
+    Writer,
+)
 
 __all__ = ["KafkaBus"]
 
@@ -37,7 +52,16 @@ MAX_SILENCE_MS: Final = 30_000  # … and those of one that lives and does not a
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _MARKS_S: Final = 0.02  # between two looks at whether a transaction has ended
-_SEGMENT_MS: Final = 600_000  # of compacted topics: what is read from their beginning stays small
+_COMPACTED: Final = {
+    "cleanup.policy": "compact",
+    # Only what is not written to any more is compacted: so what is read from the beginning stays small.
+    "segment.ms": "60000",
+    "min.cleanable.dirty.ratio": "0.1",
+    "min.compaction.lag.ms": str(COMPACTION_LAG_MS),
+    "max.compaction.lag.ms": str(2 * COMPACTION_LAG_MS),
+    "delete.retention.ms": str(COMPACTION_LAG_MS),  # of the marks of transactions, which are many
+}
+_PREFETCHED_KB: Final = 8_192  # of a partition that is read to its end; several may be at a time
 
 
 class KafkaBus:
@@ -116,6 +140,10 @@ class KafkaBus:
                 raise BusError(f"{place.topic}/{place.partition}: a transaction does not end")
             await asyncio.sleep(_MARKS_S)
 
+    async def firsts(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """As of ``Bus``."""
+        return await self._offsets(places, _EARLIEST)
+
     async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """As of ``Bus``."""
         return await self._offsets(places, _LATEST)
@@ -135,31 +163,20 @@ class KafkaBus:
 
     async def read(self, place: Place, first: int, end: int) -> Sequence[Record]:
         """As of ``Bus``."""
-        return await self._readers.call(lambda: self._read(place, first, end)) if first < end else ()
+        return [record async for piece in self.pieces(place, first, end) for record in piece]
 
-    def _read(self, place: Place, first: int, end: int) -> Sequence[Record]:
-        consumer = Consumer({**reading_config(self._config), "enable.partition.eof": True})
-        found: list[Record] = []
-        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+    async def pieces(self, place: Place, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
+        """As of ``Bus``."""
+        if first >= end:
+            return
+        found = await self._readers.call(lambda: _Reading(self._config, place, first, end))
         try:
-            consumer.assign([TopicPartition(*place, first)])
-            while True:
-                message = consumer.poll(ANSWER_S)
-                if message is None:
-                    if time.monotonic() > until_s:
-                        raise BusError(f"{place.topic}/{place.partition} can't be read: no answer")
-                    continue
-                until_s = time.monotonic() + REQUEST_TIMEOUT_S
-                if is_end(message):
-                    return found
-                record = record_of(message)
-                if record.offset >= end:
-                    return found
-                found.append(record)
-                if record.offset == end - 1:
-                    return found
+            while not found.is_done:
+                piece = await self._readers.call(found.piece)
+                if piece:
+                    yield piece
         finally:
-            consumer.close()
+            await self._readers.call(found.close)
 
     def reader(self) -> Reader:
         """As of ``Bus``."""
@@ -182,9 +199,49 @@ class KafkaBus:
 def _topic_config(topic: TopicSpec) -> dict[str, str]:
     # The brokers' clock alone: a writer's may be wrong, and records would be refused or deleted at once for it.
     config = {"message.timestamp.type": "LogAppendTime"}
-    if topic.is_compacted:  # only what is not written to any more is compacted
-        return config | {"cleanup.policy": "compact", "segment.ms": str(_SEGMENT_MS)}
+    if topic.is_compacted:
+        return config | _COMPACTED
     return config if topic.retention_ms is None else config | {"retention.ms": str(topic.retention_ms)}
+
+
+class _Reading:
+    """Reads what stands between two offsets; ``piece`` and ``close`` may be called by different threads."""
+
+    def __init__(self, config: Mapping[str, Any], place: Place, first: int, end: int) -> None:
+        self.is_done = False
+        self._place = place
+        self._end = end
+        self._lock = threading.Lock()  # whoever stopped waiting for a piece closes while it is being read
+        prefetch = {"enable.partition.eof": True, "queued.max.messages.kbytes": _PREFETCHED_KB}
+        self._consumer = Consumer({**reading_config(config), **prefetch})
+        self._consumer.assign([TopicPartition(*place, first)])
+
+    def piece(self) -> Sequence[Record]:
+        found: list[Record] = []
+        octets = 0
+        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+        with self._lock:
+            while not self.is_done and len(found) < MAX_PIECE_RECORDS and octets < MAX_PIECE_BYTES:
+                message = self._consumer.poll(ANSWER_S)
+                if message is None:
+                    if time.monotonic() > until_s:
+                        raise BusError(f"{self._place.topic}/{self._place.partition} can't be read: no answer")
+                    continue
+                until_s = time.monotonic() + REQUEST_TIMEOUT_S
+                if is_end(message):
+                    self.is_done = True
+                    break
+                record = record_of(message)
+                self.is_done = record.offset >= self._end - 1
+                if record.offset < self._end:
+                    found.append(record)
+                    octets += len(record.value)
+        return found
+
+    def close(self) -> None:
+        with self._lock:
+            self.is_done = True
+            self._consumer.close()
 
 
 class _Reader:
@@ -240,7 +297,7 @@ class _Worker:
         self._consumer = Consumer({**reading_config(config), "group.id": group, **limits})
         self._held: set[int] = set()  # given to this member
         self._revoked: set[int] = set()
-        self._assigned: dict[int, int] = {}
+        self._assigned: dict[int, int | None] = {}
         self._is_subscribed = False
         self._is_reset = False
 
@@ -254,12 +311,14 @@ class _Worker:
                 [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
             self._is_subscribed = True
+        messages: list[Message] = []
         if self._is_reset:
             self._begin()
             self._is_reset = False
-        messages = self._consumer.consume(most, timeout_s)
-        if self._is_reset:  # what was read before the partitions changed hands is read again
-            messages = []
+        else:
+            messages = self._consumer.consume(most, timeout_s)
+            if self._is_reset:  # what was read before the partitions changed hands is read again
+                messages = []
         revoked, assigned = frozenset(self._revoked), dict(self._assigned)
         self._revoked.clear()
         self._assigned.clear()
@@ -269,11 +328,11 @@ class _Worker:
         """Begin at what was committed; where nothing was, at the first record there is."""
         consumer, held = self._consumer, [TopicPartition(self._topic, number) for number in sorted(self._held)]
         places = consumer.committed(held, timeout=REQUEST_TIMEOUT_S) if held else []
+        self._assigned = {each.partition: None if each.offset == OFFSET_INVALID else each.offset for each in places}
         for place in places:
             if place.offset == OFFSET_INVALID:
                 place.offset = consumer.get_watermark_offsets(place, timeout=REQUEST_TIMEOUT_S)[0]
         consumer.assign(places)
-        self._assigned = {place.partition: place.offset for place in places}
 
     # What a callback raises can't be caught where it arrives: so these ask nobody, and the next poll does.
 

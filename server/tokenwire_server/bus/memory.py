@@ -3,10 +3,12 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
 from tokenwire_server.bus.port import (
+    MAX_PIECE_BYTES,
+    MAX_PIECE_RECORDS,
     AbortedError,
     BusError,
     FencedError,
@@ -64,6 +66,10 @@ class MemoryBus:
         """As of ``Bus``."""
         return self.first(place), len(self.records(place))
 
+    async def firsts(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """As of ``Bus``."""
+        return {place: self.first(place) for place in places}
+
     async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """As of ``Bus``."""
         return {place: len(self.records(place)) for place in places}
@@ -73,6 +79,22 @@ class MemoryBus:
         cursor = _Cursor(self)
         cursor.offsets[place] = first
         return cursor.take(max(0, end - first))
+
+    async def pieces(self, place: Place, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
+        """As of ``Bus``."""
+        while first < end:
+            piece = await self.read(place, first, min(end, first + MAX_PIECE_RECORDS))
+            octets = 0
+            for at, record in enumerate(piece, 1):
+                octets += len(record.value)
+                if octets >= MAX_PIECE_BYTES:
+                    piece = piece[:at]
+                    break
+            if not piece:
+                return
+            yield piece
+            first = piece[-1].offset + 1
+            await asyncio.sleep(0)
 
     async def lineage(self, topic: str) -> str:
         """As of ``Bus``."""
@@ -216,11 +238,12 @@ class _Worker:
         if self.share != self._held:
             revoked, new = self._held - self.share, self.share - self._held
             self._held = self.share
-            assigned = {partition: self._group.committed.get(partition, 0) for partition in sorted(new)}
+            assigned = {partition: self._group.committed.get(partition) for partition in sorted(new)}
             for partition in revoked:
                 self._cursor.offsets.pop(Place(self._topic, partition), None)
-            for partition, offset in assigned.items():
-                self._cursor.offsets[Place(self._topic, partition)] = offset
+            for partition in assigned:
+                place = Place(self._topic, partition)
+                self._cursor.offsets[place] = self._group.committed.get(partition, self._bus.first(place))
             return Polled(revoked, assigned, ())
         records = self._cursor.take(most) or (await self._bus.wait(timeout_s) and self._cursor.take(most)) or ()
         return _NONE._replace(records=records)

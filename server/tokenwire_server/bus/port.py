@@ -4,10 +4,13 @@ The embedded default is the memory of one process (``bus.memory``), which is wha
 Kafka (``bus.kafka``). Both pass one contract suite.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
 __all__ = [
+    "COMPACTION_LAG_MS",
+    "MAX_PIECE_BYTES",
+    "MAX_PIECE_RECORDS",
     "AbortedError",
     "Bus",
     "BusError",
@@ -21,6 +24,10 @@ __all__ = [
     "Worker",
     "Writer",
 ]
+
+COMPACTION_LAG_MS: Final = 60_000  # a record leaves its compacted topic so long after a newer one of its key at least
+MAX_PIECE_RECORDS: Final = 500
+MAX_PIECE_BYTES: Final = 1_048_576  # of values, but for the last record
 
 
 class BusError(Exception):
@@ -44,7 +51,7 @@ class Place(NamedTuple):
 
 class TopicSpec(NamedTuple):
     """A topic as it is to be. ``retention_ms``: how long records stay at least; ``is_compacted``: instead, the newest
-    record of each key stays for good."""
+    record of each key stays for good, and older ones leave a few minutes later."""
 
     name: str
     partitions: int
@@ -103,12 +110,12 @@ class Reader(Protocol):
 
 
 class Polled(NamedTuple):
-    """``revoked`` partitions belong to others now, ``assigned`` ones to this member: what comes of them begins at what
-    was committed. Both are to be seen to before the ``records``."""
+    """``revoked`` partitions belong to others now, ``assigned`` ones to this member. Both are to be seen to before the
+    ``records``, which come from the next time on: they begin at what was committed."""
 
     revoked: frozenset[int]
-    assigned: Mapping[int, int]
-    """Committed offset by partition."""
+    assigned: Mapping[int, int | None]
+    """Committed offset by partition; None where nothing was: the records begin with the first one there is then."""
     records: Sequence[Record]
 
 
@@ -116,7 +123,8 @@ class Worker(Protocol):
     """One member of a group that shares the partitions of a topic, and writes what it makes of them exactly once."""
 
     async def poll(self, most: int, timeout_s: float) -> Polled:
-        """At most ``most`` further records, and what became of the partitions. Raises BusError."""
+        """At most ``most`` further records, and what became of the partitions. Raises BusError, also when what would
+        come next was deleted before it was read."""
 
     async def commit(self, records: Sequence[Outgoing], offsets: Mapping[int, int]) -> Mapping[Place, int]:
         """Write ``records`` and that everything before ``offsets`` (by partition) is done: all of it or nothing. The
@@ -156,6 +164,9 @@ class Bus(Protocol):
         """The offset of the first record there is, and that after the last one that was committed: whatever was
         committed before stands before it."""
 
+    async def firsts(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """The offset of the first record there is, of each place: what stood before it was deleted."""
+
     async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
         """About where records end, to tell how far behind somebody is: what is not committed yet may be among them."""
 
@@ -163,6 +174,11 @@ class Bus(Protocol):
         """Every record that was committed from offset ``first`` on and stands before ``end``, which is no later than
         the end was when it was asked for. Of a compacted topic, older records of one key may be left out. Raises
         BusError, also when one of them was deleted."""
+
+    def pieces(self, place: Place, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
+        """What :meth:`read` reads, some of it at a time, so that it need not fit into memory: at most
+        ``MAX_PIECE_RECORDS`` or about ``MAX_PIECE_BYTES``. Others have their turn in between. Whoever stops early
+        closes it (``contextlib.aclosing``)."""
 
     async def lineage(self, topic: str) -> str:
         """Names this very topic: another one of that name, made after it was deleted, has another."""

@@ -51,7 +51,11 @@ class BarChange(NamedTuple):
 
 
 class BarPlan:
-    """Which lengths there are, and which is made of which. ``parents[i]``: the longest that lies within, if any."""
+    """Which lengths there are, and which is made of which. ``parents[i]``: the longest that lies within, if any.
+
+    ``history``: so many closed bars of each length are kept at hand; 0: only those whose corrections are told to
+    listeners (``grace_ms``), and every later correction is ``BEYOND``.
+    """
 
     __slots__ = ("grace_ms", "history", "index", "intervals", "parents")
 
@@ -70,6 +74,10 @@ class BarPlan:
             within = (each for each in reversed(range(number)) if interval.holds(self.intervals[each]))
             self.parents.append(next(within, None))
 
+    def without_history(self) -> "BarPlan":
+        """The same lengths, for whoever only tells of bars and never shows old ones."""
+        return BarPlan(self.intervals, 0, self.grace_ms)
+
 
 class _Level:
     """One length. ``bar``: what is known to belong to the open bar (of a longer one: the closed shorter ones)."""
@@ -84,7 +92,7 @@ class _Level:
         self.end_ms = _NEVER  # of the open bar
         self.closed: dict[int, Bar] = {}
         self.keys: deque[int] = deque()  # beginnings of the closed bars, ascending
-        self.since_ms = 0  # every closed bar that begins here or later is at hand
+        self.since_ms = 0  # every closed bar that begins here or later is at hand, unless there is no history
         if parent is not None:
             parent.children.append(self)
 
@@ -99,8 +107,8 @@ class _Level:
         else:
             self.bar.merge(shorter)
 
-    def keep(self, bar: Bar, history: int) -> None:
-        """A closed bar, at whatever place in time."""
+    def keep(self, bar: Bar, plan: BarPlan, now_ms: int) -> None:
+        """A closed bar, at whatever place in time, while event time is ``now_ms``."""
         key = bar.open_ms
         keys = self.keys
         if not keys or key > keys[-1]:
@@ -108,10 +116,12 @@ class _Level:
         else:
             insort(keys, key)
         self.closed[key] = bar
-        while len(keys) > history:
+        told_ms = now_ms - plan.grace_ms - self.interval.ms
+        while len(keys) > plan.history and (plan.history or keys[0] < told_ms):
             oldest = keys.popleft()
             del self.closed[oldest]
-            self.since_ms = oldest + self.interval.ms
+            if plan.history:
+                self.since_ms = oldest + self.interval.ms
 
     def whole(self) -> Bar | None:
         """A copy of the open bar with everything in it."""
@@ -133,9 +143,10 @@ class _Level:
 class TokenBars:
     """All bars of one token. ``tell`` is called for every bar that closes and every correction, in order."""
 
-    __slots__ = ("_due_ms", "_levels", "_now_ms", "_plan", "_roots", "_tell")
+    __slots__ = ("_due_ms", "_levels", "_now_ms", "_plan", "_roots", "_tell", "address")
 
-    def __init__(self, plan: BarPlan, tell: Callable[[BarChange], None]) -> None:
+    def __init__(self, plan: BarPlan, tell: Callable[[BarChange], None], address: str = "") -> None:
+        self.address = address
         self._plan = plan
         self._tell = tell
         self._now_ms = 0
@@ -180,7 +191,6 @@ class TokenBars:
         self._now_ms = max(self._now_ms, now_ms)
         if now_ms < self._due_ms:
             return
-        history = self._plan.history
         for level in self._levels:  # shorter ones first: they belong to what closes after them
             bar = level.bar
             if bar is None or level.end_ms > now_ms:
@@ -189,7 +199,7 @@ class TokenBars:
             level.end_ms = _NEVER
             for child in level.children:
                 child.absorb(bar)
-            level.keep(bar, history)
+            level.keep(bar, self._plan, self._now_ms)
             self._tell(BarChange(BarEvent.CLOSED, level.interval, bar))
         self._due_ms = min(level.end_ms for level in self._levels)
 
@@ -227,7 +237,7 @@ class TokenBars:
         for level, bars in zip(self._levels, stored, strict=True):
             closed.append([copy(bar) for bar in bars if bar.open_ms + level.interval.ms <= now_ms])
             for bar in closed[-1]:
-                level.keep(bar, self._plan.history)
+                level.keep(bar, self._plan, now_ms)
             level.since_ms = max(level.since_ms, level.keys[0] if level.keys else level.interval.open_ms(now_ms))
             if level.parent is None:
                 for bar in bars[len(closed[-1]) :]:
@@ -261,7 +271,7 @@ class TokenBars:
         self._now_ms = snapshot.now_ms
         for level, kept in zip(self._levels, snapshot.levels, strict=True):
             for bar in kept.closed:
-                level.keep(copy(bar), self._plan.history)
+                level.keep(copy(bar), self._plan, snapshot.now_ms)
             level.since_ms = max(level.since_ms, kept.since_ms)
             if kept.bar is not None:
                 level.open(copy(kept.bar))
@@ -285,15 +295,15 @@ class TokenBars:
                 self._tell(self._corrected(level, open_ms, trade, turnover))
 
     def _corrected(self, level: _Level, open_ms: int, trade: Trade, turnover: Decimal) -> BarChange:
-        interval = level.interval
-        bar = level.closed.get(open_ms)
+        interval, plan = level.interval, self._plan
+        in_time = self._now_ms - (open_ms + interval.ms) <= plan.grace_ms
+        bar = level.closed.get(open_ms) if plan.history or in_time else None
         if bar is not None:
             bar.add(trade, turnover)
             bar.revision += 1
-        elif open_ms < level.since_ms:
+        elif open_ms < level.since_ms or not (plan.history or in_time):
             return BarChange(BarEvent.BEYOND, interval, Bar.of(open_ms, trade, turnover, 1))
         else:
             bar = Bar.of(open_ms, trade, turnover, 1)
-            level.keep(bar, self._plan.history)
-        in_time = self._now_ms - (open_ms + interval.ms) <= self._plan.grace_ms
+            level.keep(bar, plan, self._now_ms)
         return BarChange(BarEvent.REVISED if in_time else BarEvent.CORRECTED, interval, bar)

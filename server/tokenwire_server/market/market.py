@@ -76,8 +76,8 @@ class TokenState:
         self.calm_low = self.calm_high = ZERO  # prices from here to there are no jump
         self._rolling = Rolling()
         self._stated: TokenValue | None = None  # what the source said last, if it states instead of trading
-        self._recent_ids: set[str] = set()
-        self._older_ids: set[str] = set()
+        self._recent_ids: dict[str, None] = {}  # in order, and smaller than sets
+        self._older_ids: dict[str, None] = {}
         self._queued_ms: int | None = None  # when the market looks at this token's expiry next
 
     @property
@@ -137,8 +137,8 @@ class TokenState:
             return True
         if len(recent) >= DEDUPE_TRADES:  # two generations: forgetting costs nothing per trade
             self._older_ids = recent
-            recent = self._recent_ids = set()
-        recent.add(trade_id)
+            recent = self._recent_ids = {}
+        recent[trade_id] = None
         return False
 
     def has_jumped(self, price: Decimal) -> bool:
@@ -215,6 +215,7 @@ class Market:
         version_floor: int = 0,
         default_chain: str = DEFAULT_CHAIN,
         bars: MarketBars | None = None,
+        log_plan: LogPlan | None = None,
         on_trade: Callable[[TokenState, int, Trade], None] = lambda token, number, trade: None,
         on_jump: Callable[[TokenState, Decimal], None] = lambda token, price: None,
         on_unnumbered: Callable[[TokenState], None] = lambda token: None,
@@ -235,7 +236,7 @@ class Market:
         self._on_trade = on_trade
         self._on_jump = on_jump
         self._on_unnumbered = on_unnumbered
-        self._log_plan = LogPlan()
+        self._log_plan = log_plan or LogPlan()
         self._first_version = max(version_floor, start_ms << VERSION_SHIFT)
         self._registry = Registry(max_tokens, default_chain)
         self._tokens: dict[str, TokenState] = {}
@@ -350,7 +351,7 @@ class Market:
             return False
         token = self._tokens[address] = TokenState(address, snapshot.info, source, snapshot.version)
         token.price, token.source_time_ms, token._stated = snapshot.price, snapshot.price_ms, snapshot.stated
-        token._recent_ids, token._older_ids = set(snapshot.ids), set(snapshot.older_ids)
+        token._recent_ids, token._older_ids = dict.fromkeys(snapshot.ids), dict.fromkeys(snapshot.older_ids)
         if snapshot.newest is not None:
             token.log = TradeLog(self._log_plan)
             token.log.resume(snapshot.newest)

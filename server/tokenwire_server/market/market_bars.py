@@ -78,14 +78,14 @@ class MarketBars:
         """So many tokens have bars, or will have soon."""
         self._expected = max(self._expected, tokens)
         series = self._expected * len(self.plan.intervals)
-        self.plan.history = max(1, min(self._most, self._max_bars // series))
+        self.plan.history = min(self._most, max(1, self._max_bars // series))
 
     def advance(self, source: str, now_ms: int) -> None:
         """The source's event time moved to ``now_ms`` (Unix ms): close what has ended."""
         self._clock(source).advance(now_ms)
 
     def _create(self, address: str) -> TokenBars:
-        bars = self._tokens[address] = TokenBars(self.plan, lambda change: self._tell(address, change))
+        bars = self._tokens[address] = TokenBars(self.plan, lambda change: self._tell(address, change), address)
         self.expect(len(self._tokens))
         return bars
 
@@ -97,14 +97,15 @@ class MarketBars:
 
 
 class _Clock:
-    """When bars of one source's tokens close. A token waits for one instant; entries of others are void."""
+    """When bars of one source's tokens close: those of one instant in the order of their addresses, however they came
+    here. A token waits for one instant; entries of others are void."""
 
     __slots__ = ("_due", "_pushed", "_queue")
 
     def __init__(self) -> None:
         self._due: dict[TokenBars, int] = {}
-        self._queue: list[tuple[int, int, TokenBars]] = []  # a heap, with void entries
-        self._pushed = 0  # orders entries of one instant
+        self._queue: list[tuple[int, str, int, TokenBars]] = []  # a heap, with void entries
+        self._pushed = 0  # orders entries of one instant and token
 
     def __len__(self) -> int:
         """Entries, void ones among them: at most about twice as many as tokens, also when the clock stands."""
@@ -125,11 +126,11 @@ class _Clock:
     def advance(self, now_ms: int) -> None:
         queue = self._queue
         while queue and queue[0][0] <= now_ms:
-            due_ms, _, bars = heappop(queue)
+            due_ms, _, _, bars = heappop(queue)
             if self._due.get(bars) == due_ms:
                 bars.advance(now_ms)
                 self.plan(bars)
 
     def _push(self, due_ms: int, bars: TokenBars) -> None:
         self._pushed += 1
-        heappush(self._queue, (due_ms, self._pushed, bars))
+        heappush(self._queue, (due_ms, bars.address, self._pushed, bars))

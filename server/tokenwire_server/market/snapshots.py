@@ -49,6 +49,7 @@ class TokenSnapshot(msgspec.Struct, frozen=True, omit_defaults=True):
     ``info.address`` is the one on the wire, ``version`` that of its newest value, ``price_ms`` the event time of
     ``price`` (Unix ms), ``newest`` the number of its newest trade (None: it never traded) and ``skipped`` how many
     numbers the next one leaves out. ``ids`` and ``older_ids`` are those of trades that would be repeated ones.
+    ``seq``: where there is a log, the number of the newest record that is in it.
     """
 
     info: TokenInfo
@@ -63,3 +64,4 @@ class TokenSnapshot(msgspec.Struct, frozen=True, omit_defaults=True):
     older_ids: tuple[str, ...] = ()
     windows: tuple[WindowSnapshot, ...] = ()
     bars: BarsSnapshot | None = None
+    seq: int = 0

@@ -55,7 +55,7 @@ class LogPlan:
     def count_one(self) -> None:
         """One more token has a log."""
         self.logs += 1
-        self.most = max(1, min(self._most, self._total // self.logs))
+        self.most = min(self._most, max(1, self._total // self.logs))
 
 
 class TradeLog:

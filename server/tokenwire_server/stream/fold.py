@@ -1,17 +1,23 @@
 """What the processor does with the raw events of one partition: number, fold, and say what became of them. Pure.
 
-Only the order of the events counts: no clock is read, so that whoever folds the same ones again, from the same cut,
-says the same. That is how a processor takes over from another, and how a gateway knows every version.
+Only the order of the events counts: no clock is read, so that whoever folds what was logged again, from a cut on, says
+the same of what comes next. That is how a processor takes over from another, and how a gateway knows every version.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice, takewhile
 from typing import Final, NamedTuple
+
+import msgspec
 
 from tokenwire_server.market.bars import BarChange, BarPlan
 from tokenwire_server.market.market import Market, TokenState
 from tokenwire_server.market.market_bars import MarketBars
 from tokenwire_server.market.snapshots import TokenSnapshot
+from tokenwire_server.market.trade_log import LogPlan
 from tokenwire_server.market.trades import TokenInfo, Trade
+from tokenwire_server.market.values import TokenValue
+from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream.records import (
     BarRecord,
@@ -24,6 +30,7 @@ from tokenwire_server.stream.records import (
     Standing,
     State,
 )
+from tokenwire_server.stream.replica import LogHoleError, Replica
 from tokenwire_server.validation.reason_counts import ReasonCounts
 from tokenwire_server.validation.trades import MAX_SKEW_MS, validate_recorded, validate_value
 
@@ -41,19 +48,25 @@ class Output(NamedTuple):
 
 
 class Snapshots(NamedTuple):
-    """The tokens that changed since the last time, and where they belong."""
+    """Tokens as they are now, and the newest cut that all snapshots together make up."""
 
     tokens: Sequence[TokenSnapshot]
     cut: Cut
 
 
 class Fold:
-    """The market of one partition, which has at most ``max_tokens``. ``owns`` says which addresses belong to it."""
+    """The market of one partition, which has at most ``max_tokens``. ``owns`` says which addresses belong to it. Of
+    ``plan`` only the lengths of bars count, and for how long corrections are told: nobody asks here for old bars."""
 
     def __init__(self, plan: BarPlan, max_tokens: int, owns: Callable[[str], bool] = lambda _: True) -> None:
         self.rejections = ReasonCounts()  # by source and reason
         self.market: Final = Market(
-            self._changed, 0, max_tokens, bars=MarketBars(plan, self._bar_changed), on_trade=self._traded
+            self._changed,
+            0,
+            max_tokens,
+            bars=MarketBars(plan.without_history(), self._bar_changed),
+            log_plan=LogPlan(most=0),
+            on_trade=self._traded,
         )
         self._owns = owns
         self._clocks: dict[str, int] = {}
@@ -64,22 +77,59 @@ class Fold:
         self._events: list[tuple[str, Logged]] = []
         self._bars: list[tuple[str, BarRecord]] = []
         self._touched: dict[str, None] = {}  # since the last output
-        self._dirty: dict[str, None] = {}  # since the last snapshots
+        self._mark = Cut(0, 0, 0, {})  # the newest
+        self._dirty: dict[str, Cut] = {}  # who changed since its snapshot, with a mark before that; the oldest first
+        self._replica = Replica(self.market, self)  # folds what was logged
+
+    # --- taking over -------------------------------------------------------------------------------------------
 
     def load(self, tokens: Iterable[TokenSnapshot], cut: Cut) -> None:
-        """Be what was at a cut; nothing was fed yet.
+        """Begin at a cut; nothing was fed yet.
 
         Raises:
             ValueError: the snapshots are of other lengths of bars, or of more tokens than there may be.
         """
+        self.begin(cut)
         for token in tokens:
-            if not self.market.load(token, token.source):
-                raise ValueError("there are more tokens than may be known at once; raise MAX_TOKENS")
-        for source, now_ms in cut.clocks.items():
-            self._clocks[source] = now_ms
-            self.market.resume_clock(source, now_ms)
-        self._states = {state.source: state for state in cut.states}
-        self._seq, self._bar_seq = cut.seq, cut.bars
+            self.add(token)
+
+    def begin(self, cut: Cut) -> None:
+        """As of ``Replica``."""
+        self._mark = cut
+        self._clocks = dict(cut.clocks)
+        self._replica.begin(cut)
+        self._go_on()
+
+    def add(self, token: TokenSnapshot) -> None:
+        """As of ``Replica``."""
+        self._replica.add(token)
+
+    def again(self, logged: Logged) -> None:
+        """Fold what was logged after the cut, record by record: nothing is written of it once more.
+
+        Raises:
+            LogHoleError: as of ``Replica``.
+            ValueError: as of ``load``.
+        """
+        self._replica.apply(logged)
+        self._go_on()
+
+    def taken_over(self) -> int:
+        """Nothing more was logged: the offset of the first raw record that was not folded, as far as the log knows.
+
+        Raises:
+            LogHoleError: the log ends before the newest snapshots.
+        """
+        if not self._replica.is_whole:
+            raise LogHoleError(f"records behind {self._seq} of the log are missing")
+        return self._replica.raw_offset
+
+    def _go_on(self) -> None:
+        self._seq, self._bar_seq = self._replica.seq, self._replica.bars
+        self._run = None
+        self._events, self._bars, self._touched = [], [], {}
+
+    # --- events ------------------------------------------------------------------------------------------------
 
     def feed(self, event: RawEvent, written_ms: int) -> None:
         """Fold one event. ``written_ms`` (Unix ms) is when its record was written: times are judged by that.
@@ -92,11 +142,7 @@ class Fold:
             case raw.Trades():
                 self._apply(event, written_ms)
             case raw.Tokens():
-                self.market.add_tokens(event.source, event.tokens)
-                for info in event.tokens:
-                    token = self.market.find(info.address)
-                    if token is not None:
-                        self._dirty[token.address] = None
+                self.tokens(event.source, event.tokens)
                 self._log(event.tokens[0].address if event.tokens else "", event)
             case raw.Values():
                 self._state(event, written_ms)
@@ -108,8 +154,14 @@ class Fold:
                 self.rejections.add(event.source, event.reason)
             case State():
                 if self._has_room(event.source, self._states):
-                    self._states[event.source] = event
+                    self.source_state(event.source, event.state, event.detail, event.cadence_ms)
                     self._log("", event)
+
+    def lose(self) -> None:
+        """Nobody knows what should come next: events are missing. Whoever counts the trades of a token sees a hole."""
+        for token in self.market:
+            if token.log is not None:
+                self._skip(raw.Gap(token.source, token.address, 0))
 
     def take(self) -> Output:
         """What became of everything since the last call."""
@@ -121,14 +173,83 @@ class Fold:
         self._events, self._bars, self._touched = [], [], {}
         return Output(log, bars)
 
-    def snapshots(self, raw_offset: int, log_offset: int) -> Snapshots:
-        """What changed since the last call, as of now: right after :meth:`take`, and before anything else is fed."""
-        tokens = [self.market.snapshot(address) for address in self._dirty]
-        self._dirty = {}
-        states = tuple(self._states.values())
-        return Snapshots(tokens, Cut(raw_offset, self._seq, log_offset, dict(self._clocks), states, self._bar_seq))
+    # --- snapshots ---------------------------------------------------------------------------------------------
 
-    # --- events ------------------------------------------------------------------------------------------------
+    @property
+    def oldest_change(self) -> int | None:
+        """The ``seq`` of the mark behind which the token changed that waits longest for a snapshot; None: none does."""
+        return next((mark.seq for mark in self._dirty.values()), None)
+
+    def mark(self, raw_offset: int, log_offset: int, lineage: str = "") -> int:
+        """Everything up to now was written: there may be a cut here. ``raw_offset``, ``log_offset`` and ``lineage`` as
+        of :class:`Cut`; its ``seq``. Right after :meth:`take`, and before anything else is fed."""
+        self._mark = self._cut(raw_offset, log_offset, lineage)
+        return self._mark.seq
+
+    def snapshots(
+        self, raw_offset: int, log_offset: int, lineage: str = "", *, until: int | None = None, most: int | None = None
+    ) -> Snapshots:
+        """Of the tokens that changed right behind the mark of the ``seq`` ``until`` or an earlier one (None: of all)
+        at ``most`` so many, those that wait longest first. Arguments and time as of :meth:`mark`."""
+        due = takewhile(lambda changed: until is None or changed[1].seq <= until, self._dirty.items())
+        tokens = []
+        for address, _ in list(islice(due, most)):
+            del self._dirty[address]
+            tokens.append(msgspec.structs.replace(self.market.snapshot(address), seq=self._seq))
+        if not self._dirty:
+            self.mark(raw_offset, log_offset, lineage)
+        return Snapshots(tokens, next(iter(self._dirty.values()), self._mark))
+
+    def _cut(self, raw_offset: int, log_offset: int, lineage: str) -> Cut:
+        states = tuple(self._states.values())
+        return Cut(raw_offset, self._seq, log_offset, dict(self._clocks), states, self._bar_seq, lineage)
+
+    def _soil(self, address: str) -> None:
+        """The token at exactly this address is not what its newest snapshot says."""
+        if address not in self._dirty:
+            self._dirty[address] = self._mark
+
+    # --- what happens, fed or logged: as ``stream.replica`` wants it ----------------------------------------------
+
+    def tokens(self, source: str, tokens: Sequence[TokenInfo]) -> None:
+        """Announce tokens."""
+        self.market.add_tokens(source, tokens)
+        for info in tokens:
+            token = self.market.find(info.address)
+            if token is not None:
+                self._soil(token.address)
+
+    def applied(self, source: str, trades: Sequence[Trade]) -> None:
+        """Fold trades."""
+        for trade in trades:
+            self.market.apply(source, trade)
+
+    def stated(self, source: str, values: Sequence[TokenValue]) -> None:
+        """Take over stated values."""
+        for value in values:
+            before = self.market.stated
+            self.market.state(source, value)
+            token = self.market.find(value.address)
+            if token is not None and self.market.stated != before:
+                self._soil(token.address)
+
+    def clock(self, source: str, event_time_ms: int) -> None:
+        """Event time moved on."""
+        self._clocks[source] = event_time_ms
+        self.market.advance(source, event_time_ms)
+
+    def gap(self, source: str, token: str, missed: int) -> None:
+        """Trades of the token are missing."""
+        found = self.market.find(token)
+        if found is not None and found.log is not None:
+            found.log.skip(max(missed, 1))
+            self._soil(found.address)
+
+    def source_state(self, source: str, state: SourceState, detail: str, cadence_ms: int) -> None:
+        """The source changed its state."""
+        self._states[source] = State(source, state, detail, cadence_ms)
+
+    # --- what is fed -------------------------------------------------------------------------------------------
 
     def _apply(self, event: raw.Trades, written_ms: int) -> None:
         if event.clock_ms is not None:
@@ -148,17 +269,16 @@ class Fold:
             if rejection is not None:
                 self.rejections.add(event.source, rejection.reason)
             else:
-                self.market.state(event.source, value)
                 used.append(value)
         if used:
+            self.stated(event.source, used)
             self._log(used[0].address, raw.Values(event.source, tuple(used)))
 
     def _advance(self, source: str, now_ms: int, written_ms: int) -> None:
         if not 0 < now_ms <= written_ms + MAX_SKEW_MS:  # a clock far ahead would expire everything for good
             self.rejections.add(source, "clock_out_of_bounds")
         elif now_ms > self._clocks.get(source, 0) and self._has_room(source, self._clocks):
-            self._clocks[source] = now_ms
-            self.market.advance(source, now_ms)
+            self.clock(source, now_ms)
             self._log("", raw.Clock(source, now_ms))
 
     def _has_room(self, source: str, known: Mapping[str, object]) -> bool:
@@ -172,8 +292,7 @@ class Fold:
         if event.missed < 0 or token is None or token.log is None or token.source != event.source:
             self.rejections.add(event.source, "gap_of_nothing")
             return
-        token.log.skip(max(event.missed, 1))
-        self._dirty[token.address] = None
+        self.gap(event.source, token.address, event.missed)
         self._log(token.address, raw.Gap(event.source, token.address, event.missed))
 
     def _check_addresses(self, event: RawEvent) -> None:
@@ -194,7 +313,7 @@ class Fold:
     # --- what the market tells -----------------------------------------------------------------------------------
 
     def _changed(self, token: TokenState) -> None:
-        self._dirty[token.address] = None
+        self._soil(token.address)
 
     def _traded(self, token: TokenState, number: int, trade: Trade) -> None:
         run = self._run
@@ -202,7 +321,8 @@ class Fold:
             self._end_run()
             run = self._run = _Run(token, number, [])
         run.trades.append(trade)
-        self._touched[token.address] = self._dirty[token.address] = None
+        self._touched[token.address] = None
+        self._soil(token.address)
 
     def _end_run(self) -> None:
         run, self._run = self._run, None
@@ -215,7 +335,8 @@ class Fold:
         if token is not None:
             self._bar_seq += 1
             self._bars.append((address, BarRecord.of(self._bar_seq, address, token.symbol, change)))
-            self._touched[address] = self._dirty[address] = None
+            self._touched[address] = None
+            self._soil(address)
 
     # --- what is written -------------------------------------------------------------------------------------------
 

@@ -6,16 +6,16 @@ leaves out in silence: then it ends, and whoever starts it again begins with new
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import Final
 
 from tokenwire_server.bus.port import Bus, BusError, Place, Record
-from tokenwire_server.market.market import Market
-from tokenwire_server.market.snapshots import TokenSnapshot
+from tokenwire_server.market.market import PART_MARK, Market
 from tokenwire_server.ports import FollowStatus
-from tokenwire_server.stream.records import Cut, PoisonError, read_logged
+from tokenwire_server.stream.records import PoisonError, read_logged
 from tokenwire_server.stream.replica import LogHoleError, Replica, ReplicaSink
-from tokenwire_server.stream.state_topic import read_state
+from tokenwire_server.stream.state_topic import StoredState, load_state, read_state
 from tokenwire_server.stream.topics import Topics
 from tokenwire_server.telemetry.logs import get_log
 
@@ -109,32 +109,45 @@ class Follower:
     async def _load_partition(self, partition: int) -> None:
         log = Place(self._topics.log, partition)
         if partition not in self._replicas:
-            tokens, cut = await self._state(partition)
-            self._replicas[partition] = self._begun(partition, tokens, cut)
-            self.next[partition] = cut.log_offset
-        _, end = await self._bus.bounds(log)
-        for at, record in enumerate(await self._bus.read(log, self.next[partition], end), 1):
-            self._apply(record)
-            if at % MAX_POLLED == 0:
-                await asyncio.sleep(0)
+            state = await self._state(partition)
+            replica = Replica(self._market, self._sink, f"{PART_MARK}{partition}")
+            try:
+                await load_state(state, replica)
+            except ValueError as error:
+                raise FollowError(f"{self._topics.tokens}/{partition}: {error}") from None
+            self._replicas[partition] = replica
+            self.next[partition] = state.cut.log_offset
+        first, end = await self._bus.bounds(log)
+        await self._pass_over(partition, first)
+        async with aclosing(self._bus.pieces(log, self.next[partition], end)) as pieces:
+            async for piece in pieces:
+                for record in piece:
+                    self._apply(record)
+        if not self._replicas[partition].is_whole:
+            raise FollowError(f"{log.topic}/{partition} ends at {end}, before the newest snapshots")
         self.begun[partition] = self.next[partition]
 
-    async def _state(self, partition: int) -> tuple[Sequence[TokenSnapshot], Cut]:
+    async def _state(self, partition: int) -> StoredState:
         try:
             return await read_state(self._bus, Place(self._topics.tokens, partition))
         except PoisonError as error:
             raise FollowError(f"{self._topics.tokens}/{partition}: {error}") from None
 
-    def _begun(self, partition: int, tokens: Sequence[TokenSnapshot], cut: Cut) -> Replica:
-        replica = Replica(partition, self._market, self._sink)
-        try:
-            replica.load(tokens, cut)
-        except ValueError as error:
-            raise FollowError(str(error)) from None
-        return replica
+    async def _pass_over(self, partition: int, first: int) -> None:
+        """The log begins at ``first``. What was before has expired: it was applied, or the newest cut is further than
+        this, or the next record will not follow."""
+        following = self.next[partition]
+        if first <= following:
+            return
+        if (await self._state(partition)).cut.seq > self._replicas[partition].seq:
+            raise FollowError(f"{self._topics.log}/{partition}: records {following} to {first - 1} were deleted unread")
+        self.next[partition] = first
 
     async def _follow(self) -> None:
         log = self._topics.log
+        firsts = await self._bus.firsts([Place(log, partition) for partition in self.next])
+        for place, first in firsts.items():
+            await self._pass_over(place.partition, first)
         reader = self._bus.reader()
         try:
             await reader.assign({Place(log, partition): offset for partition, offset in self.next.items()})
@@ -165,7 +178,7 @@ class Follower:
         partition = record.place.partition
         try:
             self._replicas[partition].apply(read_logged(record.value))
-        except (PoisonError, LogHoleError) as error:
+        except (ValueError, LogHoleError) as error:
             raise FollowError(f"{record.place.topic}/{partition} at {record.offset}: {error}") from None
         self.next[partition] = record.offset + 1
         self.records += 1

@@ -1,22 +1,25 @@
 """The processor: raw events become numbered ones and bars, each exactly once, whatever dies in between.
 
 Every transaction holds what became of some raw records together with how far they were read, so there is either all
-of it or nothing. What a processor knows of its partitions is made again from its own output: the newest snapshots, and
-the raw records between them and what was committed, folded once more without writing anything.
+of it or nothing. What a processor knows of its partitions is made again from its own output: see ``stream.takeover``.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from tokenwire_server.bus.port import AbortedError, Bus, BusError, FencedError, Outgoing, Place, Record, Worker
 from tokenwire_server.market.bars import BarPlan
 from tokenwire_server.ports import PartState
 from tokenwire_server.stream.claim import Claim
-from tokenwire_server.stream.fold import Fold, Output
+from tokenwire_server.stream.fold import Fold
 from tokenwire_server.stream.records import CUT_KEY, PoisonError, encode, read_raw
-from tokenwire_server.stream.state_topic import read_state
+from tokenwire_server.stream.takeover import Beginning, NewerDataError, UnusableStateError, take_over
 from tokenwire_server.stream.topics import Topics, partition_of
 from tokenwire_server.telemetry.logs import get_log
 
@@ -26,36 +29,82 @@ _log = get_log(__name__)
 
 MAX_POLLED: Final = 2_000  # raw records a transaction, so that one takes some tenths of a second at most
 POLL_S: Final = 0.05  # a record waits no longer for others to share its transaction
-SNAPSHOT_INTERVAL_S: Final = 10.0  # what is folded again after a take-over
-_BREATH_RECORDS: Final = 500  # are folded again before others have their turn
+SNAPSHOT_INTERVAL_S: Final = 10.0  # of a token that changes; what is folded again after a take-over
+MAX_SNAPSHOTS: Final = 20  # a transaction, of 1.6 ms and 60 KB each at most
+MARK_INTERVAL_S: Final = 0.5  # between two moments at which there may be a cut
 MAX_DEAD_BYTES: Final = (
     900_000  # of a record that is set aside: a larger one would not fit into a record with the reason
 )
 MAX_RETRY_S: Final = 5.0
+GAP_RETRY_S: Final = 30.0  # between two looks at whether somebody accepted that raw records are missing
+LAST_SNAPSHOTS_S: Final = 5.0  # an end waits no longer for them
+_TOLD_GAPS: Final = 3  # that a message names
 
 
-class NewerDataError(Exception):
-    """A newer version of this program wrote what is to be read; it must be updated, and nothing was skipped."""
+class _RawGapError(Exception):
+    """Raw records that nobody processed are gone; the message names them, and what to do."""
 
-
-class UnusableStateError(Exception):
-    """What was kept of a partition can't be gone on from: it was made with other settings, or can't be read."""
+    def __init__(self, gaps: Sequence[str]) -> None:
+        more = f"; and {len(gaps) - _TOLD_GAPS} partitions more" if len(gaps) > _TOLD_GAPS else ""
+        super().__init__(
+            f"{'; '.join(gaps[:_TOLD_GAPS])}{more}. Bring them back, or go on without them, once: "
+            "tokenwire-server process --accept-gap"
+        )
 
 
 class _Partition:
     """One partition at work: its fold, and how far it has come."""
 
-    def __init__(self, number: int, fold: Fold, offset: int, log_offset: int) -> None:
+    def __init__(self, number: int, fold: Fold, beginning: Beginning) -> None:
         self.number = number
         self.fold = fold
-        self.offset = offset  # of the next raw record
-        self.log_offset = log_offset  # the next log record is written there or later
-        self.snapshot_due_s = 0.0
-        self.snapshot_offset = offset  # up to which the newest snapshots are
+        self.offset = beginning.offset  # of the next raw record
+        self.log_offset = beginning.log_offset  # the next log record is written there or later
+        self.lineage = beginning.lineage
+        self.missing = beginning.missing
+        # When there may have been a cut, and its seq. What changed before the take-over has waited long enough.
+        self._marks = deque([(-SNAPSHOT_INTERVAL_S, -1 if fold.oldest_change is None else fold.oldest_change)])
+        self._cut_due_s = 0.0
+        self._cut_offset = beginning.cut_offset  # up to which the newest cut is
+
+    def mark(self, now_s: float) -> None:
+        """Everything was written."""
+        if now_s >= self._marks[-1][0] + MARK_INTERVAL_S:
+            self._marks.append((now_s, self.fold.mark(self.offset, self.log_offset, self.lineage)))
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether the newest snapshots and the cut are not of everything."""
+        return self.fold.oldest_change is not None or self.offset != self._cut_offset
+
+    def is_behind(self, now_s: float) -> bool:
+        """Whether there are snapshots to write, or a cut."""
+        oldest = self.fold.oldest_change
+        has_due = oldest is not None and oldest <= self._until(now_s)
+        return has_due or (self.offset != self._cut_offset and now_s >= self._cut_due_s)
+
+    def snapshots(self, now_s: float, most: int, *, is_last: bool = False) -> list[tuple[bytes, bytes]]:
+        """At most so many snapshots of those that are due (``is_last``: of all), and a cut, as keys and values."""
+        if not is_last and not self.is_behind(now_s):
+            return []
+        until = None if is_last else self._until(now_s)
+        found = self.fold.snapshots(self.offset, self.log_offset, self.lineage, until=until, most=most)
+        self._cut_due_s = now_s + SNAPSHOT_INTERVAL_S
+        self._cut_offset = found.cut.raw_offset
+        tokens = [(each.info.address.encode(), encode(each)) for each in found.tokens]
+        return [*tokens, (CUT_KEY, encode(found.cut))]
+
+    def _until(self, now_s: float) -> int:
+        """The seq of the newest mark that is old enough: who changed behind it, or before, is due."""
+        marks, old_s = self._marks, now_s - SNAPSHOT_INTERVAL_S
+        while len(marks) > 1 and marks[1][0] <= old_s:
+            marks.popleft()
+        return marks[0][1] if marks[0][0] <= old_s else -1
 
 
 class Processor:
-    """One instance. ``monotonic_s`` is a clock, and ``tell`` hears how the bus is, and why."""
+    """One instance. ``monotonic_s`` is a clock, and ``tell`` hears how the bus is, and why. With ``accepts_gaps`` it
+    goes on behind raw records that are gone and that nobody processed; the log gets a hole then."""
 
     def __init__(
         self,
@@ -66,14 +115,18 @@ class Processor:
         max_tokens: int,
         monotonic_s: Callable[[], float] = time.monotonic,
         tell: Callable[[PartState, str], None] = lambda state, reason: None,
+        *,
+        accepts_gaps: bool = False,
     ) -> None:
         self.transactions = 0
         self.aborted = 0
         self.fenced = 0  # of those that took too long, or were another's by then
         self.rebuilt = 0  # partitions
-        self.refolded = 0  # raw records, for that
+        self.refolded = 0  # records of the log, for that
         self.poisoned = 0  # records that were set aside
+        self.missing = 0  # raw records that are gone and that nobody processed
         self.raw_records = 0
+        self.gap = ""  # why nothing is processed though the bus is there
         self._bus = bus
         self._topics = topics
         self._instance = instance
@@ -81,7 +134,9 @@ class Processor:
         self._max_tokens = max_tokens
         self._now_s = monotonic_s
         self._tell = tell
+        self._accepts_gaps = accepts_gaps
         self._partitions: dict[int, _Partition] = {}
+        self._closing = asyncio.Event()
 
     @property
     def assigned(self) -> tuple[int, ...]:
@@ -101,20 +156,36 @@ class Processor:
                 found[key] = found.get(key, 0) + count
         return found
 
+    def close(self) -> None:
+        """Have :meth:`run` leave snapshots of everything, and return."""
+        self._closing.set()
+
     async def run(self) -> None:
-        """Work until cancelled.
+        """Work until :meth:`close`. While raw records that nobody processed are gone it is no member of the group,
+        and looks now and then whether somebody accepted that.
 
         Raises:
             FencedError: another process goes by the name of this instance.
             NewerDataError: a newer version of this program wrote what is to be read.
             UnusableStateError: see there.
         """
+        while not self._closing.is_set():
+            try:
+                await self._work()
+            except _RawGapError as error:
+                self.gap = str(error)
+                self._tell(PartState.FAILING, self.gap)
+                await self._pause(GAP_RETRY_S)
+
+    async def _work(self) -> None:
+        """As a member of the group."""
         worker = self._bus.worker(self._topics.raw, self._topics.group, self._instance)
         retry_s = POLL_S
         is_ensured = is_ours = False
         claim = Claim(self._bus, Place(self._topics.positions, 0), f"{self._topics.group}/{self._instance}")
+        until_s = self._now_s() + GAP_RETRY_S
         try:
-            while True:
+            while not self._closing.is_set():
                 try:
                     if not is_ensured:
                         await self._bus.ensure(self._topics.specs())
@@ -122,9 +193,12 @@ class Processor:
                     if not is_ours:
                         await worker.commit([await claim.record()], {})
                         is_ours = True
-                        self._tell(PartState.OK, "")
+                        self._is_well()
                     await self._step(worker)
                     retry_s = POLL_S
+                    if self.gap and (self._partitions or self._now_s() > until_s):  # or others have all partitions
+                        self.gap = ""
+                        self._is_well()
                 except BusError as error:  # whatever was folded since the last commit did not happen
                     self._partitions.clear()
                     worker.reset()
@@ -139,18 +213,28 @@ class Processor:
                         _log.warning("transaction aborted", reason=str(error))
                     else:
                         self._tell(PartState.FAILING, str(error))
-                    await asyncio.sleep(retry_s)
+                    await self._pause(retry_s)
                     retry_s = min(2 * retry_s, MAX_RETRY_S)
+            await self._finish(worker)
         finally:
             self._partitions.clear()
             await worker.close()
+
+    def _is_well(self) -> None:
+        if not self.gap:
+            self._tell(PartState.OK, "")
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
 
     async def _step(self, worker: Worker) -> None:
         polled = await worker.poll(MAX_POLLED, POLL_S)
         for number in polled.revoked:
             self._partitions.pop(number, None)
-        rebuilt = await asyncio.gather(*(self._rebuilt(*each) for each in polled.assigned.items()))
-        self._partitions.update({partition.number: partition for partition in rebuilt})
+        if polled.assigned and not await self._begin(worker, polled.assigned):
+            return
         outgoing: list[Outgoing] = []
         offsets: dict[int, int] = {}
         for record in polled.records:
@@ -158,68 +242,112 @@ class Processor:
             self._feed(partition, record, outgoing)
             offsets[partition.number] = partition.offset = record.offset + 1
         self.raw_records += len(polled.records)
-        # Those that fell silent, too: what their newest snapshots do not hold is not kept for long.
+        # Those that fell silent, too: what their newest snapshots do not hold is not kept for ever.
         now_s = self._now_s()
-        for number, partition in self._partitions.items():
-            if partition.offset != partition.snapshot_offset and now_s >= partition.snapshot_due_s:
-                offsets[number] = partition.offset
+        offsets.update((n, partition.offset) for n, partition in self._partitions.items() if partition.is_behind(now_s))
         for number in offsets:
             self._write(self._partitions[number], outgoing)
+        room = MAX_SNAPSHOTS
+        for number in sorted(offsets, key=lambda number: (number - self.transactions) % self._topics.partitions):
+            room -= self._keep(self._partitions[number], outgoing, room)
         if offsets:
-            after = await worker.commit(outgoing, offsets)
-            self.transactions += 1
-            self._tell(PartState.OK, "")
-            for number in offsets:
-                partition = self._partitions[number]
-                partition.log_offset = after.get(Place(self._topics.log, number), partition.log_offset)
+            await self._commit(worker, outgoing, offsets)
 
-    def _feed(self, partition: _Partition, record: Record, outgoing: list[Outgoing] | None) -> None:
+    async def _commit(self, worker: Worker, outgoing: Sequence[Outgoing], offsets: Mapping[int, int]) -> None:
+        after = await worker.commit(outgoing, offsets)
+        self.transactions += 1
+        self._is_well()
+        for number in offsets:
+            partition = self._partitions[number]
+            partition.log_offset = after.get(Place(self._topics.log, number), partition.log_offset)
+            partition.mark(self._now_s())
+
+    async def _finish(self, worker: Worker) -> None:
+        """Leave snapshots of everything: then nobody needs the log to take over, and it may expire meanwhile."""
+        try:
+            async with asyncio.timeout(LAST_SNAPSHOTS_S):
+                while dirty := {n: each.offset for n, each in self._partitions.items() if each.is_dirty}:
+                    outgoing: list[Outgoing] = []
+                    room = MAX_SNAPSHOTS
+                    for number in dirty:
+                        room -= self._keep(self._partitions[number], outgoing, room, is_last=True)
+                    await self._commit(worker, outgoing, dirty)
+        except (TimeoutError, BusError) as error:
+            _log.warning("not all snapshots were written", reason=str(error) or "there are too many")
+
+    def _feed(self, partition: _Partition, record: Record, outgoing: list[Outgoing]) -> None:
         try:
             partition.fold.feed(read_raw(record.value), record.time_ms)
         except PoisonError as error:
             if error.is_newer:
-                raise NewerDataError(
-                    f"{record.place.topic}/{record.place.partition} at {record.offset}: {error}"
-                ) from None
-            if outgoing is not None:
-                self.poisoned += 1
-                _log.warning("record set aside", partition=partition.number, offset=record.offset, reason=str(error))
-                outgoing.append(Outgoing(Place(self._topics.rejects, 0), record.key, _dead(record, error)))
+                raise NewerDataError(_where(record, error)) from None
+            self.poisoned += 1
+            _log.warning("record set aside", partition=partition.number, offset=record.offset, reason=str(error))
+            outgoing.append(Outgoing(Place(self._topics.rejects, 0), record.key, _dead(record, error)))
 
     def _write(self, partition: _Partition, outgoing: list[Outgoing]) -> None:
-        topics, number = self._topics, partition.number
-        output: Output = partition.fold.take()
-        log, bars, tokens = Place(topics.log, number), Place(topics.bars, number), Place(topics.tokens, number)
-        outgoing += (Outgoing(log, key.encode(), encode(logged)) for key, logged in output.log)
+        log, bars = Place(self._topics.log, partition.number), Place(self._topics.bars, partition.number)
+        output = partition.fold.take()
+        last = len(output.log) - 1
+        for at, (key, logged) in enumerate(output.log):
+            told = msgspec.structs.replace(logged, raw_offset=partition.offset) if at == last else logged
+            outgoing.append(Outgoing(log, key.encode(), encode(told)))
         outgoing += (Outgoing(bars, key.encode(), encode(bar)) for key, bar in output.bars)
-        now_s = self._now_s()
-        if now_s >= partition.snapshot_due_s:
-            partition.snapshot_due_s = now_s + SNAPSHOT_INTERVAL_S
-            partition.snapshot_offset = partition.offset
-            snapshots = partition.fold.snapshots(partition.offset, partition.log_offset)
-            outgoing += (Outgoing(tokens, each.info.address.encode(), encode(each)) for each in snapshots.tokens)
-            outgoing.append(Outgoing(tokens, CUT_KEY, encode(snapshots.cut)))
 
-    async def _rebuilt(self, number: int, committed: int) -> _Partition:
-        """What is known of a partition, from what was written of it."""
+    def _keep(self, partition: _Partition, outgoing: list[Outgoing], room: int, *, is_last: bool = False) -> int:
+        """Write snapshots, as far as there is ``room``; how many."""
+        if room <= 0:
+            return 0
+        found = partition.snapshots(self._now_s(), room, is_last=is_last)
+        place = Place(self._topics.tokens, partition.number)
+        outgoing += (Outgoing(place, key, value) for key, value in found)
+        return max(0, len(found) - 1)  # one is the cut
+
+    # --- taking over -------------------------------------------------------------------------------------------
+
+    async def _begin(self, worker: Worker, assigned: Mapping[int, int | None]) -> bool:
+        """Take partitions over. False: they will be assigned once more, since they begin elsewhere.
+
+        Raises _RawGapError.
+        """
+        tasks = [asyncio.create_task(self._taken_over(number, assigned[number])) for number in assigned]
+        try:
+            taken = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        self._partitions.update({partition.number: partition for partition in taken})
+        gaps = [partition.missing.reason for partition in taken if partition.missing is not None]
+        if gaps and not self._accepts_gaps:
+            raise _RawGapError(gaps)
+        moved = [each for each in taken if each.missing is not None or each.offset != (assigned[each.number] or 0)]
+        if moved:
+            await self._move(worker, moved)
+        return not moved
+
+    async def _move(self, worker: Worker, moved: Sequence[_Partition]) -> None:
+        outgoing: list[Outgoing] = []
+        for partition in moved:
+            missing = partition.missing
+            if missing is not None:
+                partition.fold.lose()
+                self._write(partition, outgoing)
+                _log.warning("going on without raw records", partition=partition.number, reason=missing.reason)
+            else:
+                _log.warning("the group forgot its offset", partition=partition.number, offset=partition.offset)
+        await self._commit(worker, outgoing, {partition.number: partition.offset for partition in moved})
+        self.missing += sum(each.missing.records for each in moved if each.missing is not None)
+        self._partitions.clear()
+        worker.reset()
+
+    async def _taken_over(self, number: int, committed: int | None) -> _Partition:
         topics = self._topics
         fold = Fold(self._plan, self._max_tokens, lambda address: partition_of(address, topics.partitions) == number)
-        try:
-            tokens, cut = await read_state(self._bus, Place(topics.tokens, number))
-            fold.load(tokens, cut)
-        except ValueError as error:  # a record that can't be read among them
-            raise UnusableStateError(f"{topics.tokens}/{number}: {error}") from None
-        partition = _Partition(number, fold, cut.raw_offset, cut.log_offset)
-        for record in await self._bus.read(Place(topics.raw, number), cut.raw_offset, committed):
-            self._feed(partition, record, None)
-            self.refolded += 1
-            if self.refolded % _BREATH_RECORDS == 0:
-                await asyncio.sleep(0)
-        fold.take()
-        partition.snapshot_offset, partition.offset = cut.raw_offset, committed
+        beginning = await take_over(self._bus, topics, number, committed, fold)
         self.rebuilt += 1
-        _log.info("partition taken over", partition=number, tokens=len(tokens), again=committed - cut.raw_offset)
-        return partition
+        self.refolded += beginning.again
+        _log.info("partition taken over", partition=number, tokens=len(fold.market), again=beginning.again)
+        return _Partition(number, fold, beginning)
 
 
 def _dead(record: Record, error: PoisonError) -> bytes:

@@ -101,10 +101,12 @@ LogEvent = raw.Tokens | Numbered | raw.Values | raw.Clock | raw.Gap | State | St
 
 class Logged(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record of the log: ``seq`` counts those of its partition, 1, 2, 3 … without a hole, but for a
-    :class:`Standing`, which has that of the record before it."""
+    :class:`Standing`, which has that of the record before it. The last one of a transaction has ``raw_offset``: all
+    raw records before it are in the log."""
 
     seq: int
     event: LogEvent
+    raw_offset: int = 0
     v: int = LOG_VERSION
 
 
@@ -173,11 +175,12 @@ def bar_of(record: BarRecord) -> Bar:
 
 
 class Cut(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the snapshots of a partition's tokens belong: between two inputs.
+    """Where a partition stood at some moment between two inputs: no token has changed between its newest snapshot and
+    that moment, and whoever has a newer snapshot was changed later.
 
-    ``raw_offset`` is the first raw record that is not in them. Records of the log up to ``seq`` are, and the next one
-    stands at ``log_offset`` or later. ``clocks`` are the sources' event clocks (Unix ms), ``states`` what was said of
-    them last, ``bars`` is the ``seq`` of the newest bar.
+    ``raw_offset`` is the first raw record after it, of the topic of that ``lineage``. Records of the log up to ``seq``
+    are before it, and the next one stands at ``log_offset`` or later. ``clocks`` are the sources' event clocks
+    (Unix ms), ``states`` what was said of them last, ``bars`` is the ``seq`` of the newest bar.
     """
 
     raw_offset: int
@@ -186,6 +189,7 @@ class Cut(msgspec.Struct, frozen=True, omit_defaults=True):
     clocks: dict[str, int]
     states: tuple[State, ...] = ()
     bars: int = 0
+    lineage: str = ""
     v: int = LOG_VERSION
 
 
