@@ -8,6 +8,7 @@ import pytest
 
 from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.bus.port import Place
+from tokenwire_server.market.registry import wire_address
 from tokenwire_server.market.trades import TokenInfo
 from tokenwire_server.market.values import TokenValue
 from tokenwire_server.ports import SourceState
@@ -21,12 +22,15 @@ from .virtual import run_virtual
 
 
 def test_everything_is_written_where_it_belongs() -> None:
+    infos = [TokenInfo(name, name) for name in NAMES]
+    infos += [TokenInfo(f"0x{number:040x}", "E", chain="ethereum") for number in range(9)]
+
     async def scenario() -> None:
         bus = await new_bus()
         async with collecting(bus) as sink:
             sink.state("s", SourceState.STARTING)  # nobody is told: it may stand by
             sink.state("s", SourceState.LIVE, "hello")
-            sink.tokens("s", [TokenInfo(name, name) for name in NAMES])
+            sink.tokens("s", infos)
             sink.clock("s", NOW_MS - 5)
             sink.trades("s", [trade(NAMES[0], 1), trade(NAMES[1], 1), trade(NAMES[0], 2), trade(NAMES[0], 3, price=0)])
             sink.values("s", [TokenValue(NAMES[4], *map(Decimal, (1, 1, 1, 1, 1)), NOW_MS)])
@@ -41,8 +45,8 @@ def test_everything_is_written_where_it_belongs() -> None:
             told = [event.time_ms for event in each if isinstance(event, raw.Clock)]
             carried = [event.clock_ms for event in each if isinstance(event, raw.Trades) and event.clock_ms is not None]
             assert sorted(carried + told) == [NOW_MS - 5, NOW_MS], "each partition is told each time once"
-            announced = [info.address for event in each if isinstance(event, raw.Tokens) for info in event.tokens]
-            assert announced == [name for name in NAMES if partition_of(name, 3) == number]
+            announced = [info for event in each if isinstance(event, raw.Tokens) for info in event.tokens]
+            assert announced == [info for info in infos if partition_of(wire_address(info), 3) == number]
         assert await ids(bus) == {NAMES[0]: ["1", "2"], NAMES[1]: ["1"]}
         assert await read_positions(bus, TOPICS) == {"s": ("line 4",)}
         assert sink.rejections == {("s", "price_not_positive"): 1, ("s", "bad_json"): 1}

@@ -339,6 +339,17 @@ def test_what_belongs_to_another_partition_is_not_touched(event: RawEvent) -> No
     assert fold.take() == Output([], [])
 
 
+def test_a_token_of_another_chain_is_that_which_its_values_name() -> None:
+    name = "ethereum:0x" + "aB" * 20
+    fold = Fold(PLAN, 100, owns=lambda address: address.lower() == name.lower())
+    fold.feed(raw.Tokens("one", (TokenInfo("0x" + "ab" * 20, "E", chain="ethereum"),)), NOW_MS)
+    assert [key for key, _ in fold.take().log] == [name.lower()]
+    assert [token.info.address for token in fold.snapshots(1, 1).tokens] == [name.lower()]
+    fold.feed(raw.Values("one", (TokenValue(name, *map(Decimal, (1, 1, 1, 1, 1)), NOW_MS),)), NOW_MS)
+    assert [type(logged.event).__name__ for _, logged in fold.take().log] == ["Values"]
+    assert fold.market.get(name.lower()).has_value  # type: ignore[union-attr]
+
+
 def test_what_can_not_be_right_is_counted() -> None:
     fold = Fold(PLAN, 100)
     fold.feed(BEGIN[0], NOW_MS)

@@ -83,6 +83,24 @@ def test_all_raw_records_that_were_processed_may_be_gone() -> None:
     run_virtual(scenario)
 
 
+def test_the_mark_of_a_transaction_is_not_missed() -> None:
+    async def scenario() -> None:
+        expected = await undisturbed(SEED)
+        bus = await made([])
+        rest = await killed_halfway(bus)
+        for number in ALL:
+            place = Place(TOPICS.raw, number)
+            records = bus.records(place)
+            records.append(Record(place, len(records), b"", b"mark", 0))
+        expire_raw(bus, more=1)
+        async with running(bus, "two") as two:
+            await fed(bus, rest)
+            assert two.missing == 0
+        assert await result(bus) == expected
+
+    run_virtual(scenario)
+
+
 def test_the_group_may_forget_what_it_committed() -> None:
     async def scenario() -> None:
         expected = await undisturbed(SEED)
@@ -130,7 +148,7 @@ def test_without_leave_nothing_is_passed_over_and_once_it_is_all_go_on() -> None
             await asyncio.sleep(1)
             state, reason = told[-1]
             assert state is PartState.FAILING
-            assert f"raw-market-data/1: 5 records ({offset} to {offset + 4}) were deleted unprocessed" in reason
+            assert f"raw-market-data/1: up to 5 records ({offset} to {offset + 4}) are gone unprocessed" in reason
             assert reason.endswith("tokenwire-server process --accept-gap")
             assert not bus._groups[TOPICS.raw, TOPICS.group].members
             await asyncio.sleep(10 * GAP_RETRY_S)
@@ -195,7 +213,7 @@ def test_a_group_that_never_was_does_not_begin_in_the_middle() -> None:
             bus.forget(Place(TOPICS.raw, number), 5)
         async with telling(bus, "one") as (_, told, _):
             await asyncio.sleep(1)
-            assert "raw-market-data/0: 5 records (0 to 4)" in told[-1][1]
+            assert "raw-market-data/0: up to 5 records (0 to 4)" in told[-1][1]
         async with telling(bus, "one", accepts_gaps=True) as (one, _, _):
             await done(bus)
             assert one.missing == 15

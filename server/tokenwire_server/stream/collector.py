@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from tokenwire_server.bus.port import Bus, BusError, FencedError, Outgoing, Place
+from tokenwire_server.market.registry import wire_address
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
 from tokenwire_server.ports import SourceState
@@ -115,7 +116,7 @@ class BusSink:
         for info in tokens:
             rejection = validate_token(info)
             if rejection is None:
-                self._put(info.address, raw.Tokens(source, (info,)))
+                self._put(wire_address(info), raw.Tokens(source, (info,)))
             else:
                 self.rejected(source, rejection.reason, rejection.detail)
 
@@ -331,7 +332,7 @@ class BusSink:
             case State():
                 self._tell_all(event)
             case raw.Tokens():
-                self._put(event.tokens[0].address, event)
+                self._put(wire_address(event.tokens[0]), event)
             case raw.Gap():
                 self._put(event.token, event)
 
@@ -367,7 +368,7 @@ class BusSink:
                 if isinstance(before, raw.Gap):
                     event = raw.Gap(event.source, event.token, before.missed + event.missed)
             case raw.Tokens():
-                key = (raw.Tokens, event.tokens[0].address)
+                key = (raw.Tokens, wire_address(event.tokens[0]))
             case _:
                 key = (State, event.source)
         if key in self._withheld or len(self._withheld) < MAX_WITHHELD:

@@ -13,6 +13,7 @@ import msgspec
 from tokenwire_server.market.bars import BarChange, BarPlan
 from tokenwire_server.market.market import Market, TokenState
 from tokenwire_server.market.market_bars import MarketBars
+from tokenwire_server.market.registry import wire_address
 from tokenwire_server.market.snapshots import TokenSnapshot
 from tokenwire_server.market.trade_log import LogPlan
 from tokenwire_server.market.trades import TokenInfo, Trade
@@ -143,7 +144,7 @@ class Fold:
                 self._apply(event, written_ms)
             case raw.Tokens():
                 self.tokens(event.source, event.tokens)
-                self._log(event.tokens[0].address if event.tokens else "", event)
+                self._log(wire_address(event.tokens[0]) if event.tokens else "", event)
             case raw.Values():
                 self._state(event, written_ms)
             case raw.Clock():
@@ -215,7 +216,7 @@ class Fold:
         """Announce tokens."""
         self.market.add_tokens(source, tokens)
         for info in tokens:
-            token = self.market.find(info.address)
+            token = self.market.find(wire_address(info))
             if token is not None:
                 self._soil(token.address)
 
@@ -300,7 +301,7 @@ class Fold:
             case raw.Trades():
                 addresses = [trade.address for trade in event.trades]
             case raw.Tokens():
-                addresses = [info.address for info in event.tokens]
+                addresses = [wire_address(info) for info in event.tokens]
             case raw.Values():
                 addresses = [value.address for value in event.values]
             case raw.Gap():

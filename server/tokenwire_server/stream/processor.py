@@ -334,7 +334,7 @@ class Processor:
                 self._write(partition, outgoing)
                 _log.warning("going on without raw records", partition=partition.number, reason=missing.reason)
             else:
-                _log.warning("the group forgot its offset", partition=partition.number, offset=partition.offset)
+                _log.info("the group begins elsewhere", partition=partition.number, offset=partition.offset)
         await self._commit(worker, outgoing, {partition.number: partition.offset for partition in moved})
         self.missing += sum(each.missing.records for each in moved if each.missing is not None)
         self._partitions.clear()

@@ -2,7 +2,7 @@
 everything that became of raw records since. Raw records themselves are gone after an hour; these are not needed."""
 
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tokenwire_server.bus.port import Bus, Place
 from tokenwire_server.stream.fold import Fold
@@ -14,6 +14,9 @@ from tokenwire_server.stream.topics import Topics
 __all__ = ["Beginning", "Missing", "NewerDataError", "UnusableStateError", "take_over"]
 
 
+_MARKS: Final = 1  # behind the last record that was read stands the mark of its transaction, which is no record
+
+
 class NewerDataError(Exception):
     """A newer version of this program wrote what is to be read; it must be updated, and nothing was skipped."""
 
@@ -23,7 +26,8 @@ class UnusableStateError(Exception):
 
 
 class Missing(NamedTuple):
-    """Raw records that nobody processed are gone. ``records``: how many; 0, if nobody can know."""
+    """Raw records that nobody processed are gone. ``records``: how many at most, since nobody sees any more whether
+    they were committed; 0, if not even that can be known."""
 
     records: int
     reason: str
@@ -90,8 +94,7 @@ async def take_over(bus: Bus, topics: Topics, number: int, committed: int | None
 def _check_nothing_lost(cut: Cut, end: int, committed: int | None) -> None:
     """All records behind the cut have expired: were there any that are not in it?"""
     is_newest = committed is not None and committed == cut.raw_offset
-    has_followers = end - cut.log_offset > 1  # one may be the mark of a transaction
-    if has_followers and not is_newest:
+    if end - cut.log_offset > _MARKS and not is_newest:
         raise LogHoleError(f"records behind {cut.seq} of the log are missing")
 
 
@@ -105,7 +108,7 @@ async def _beginning(bus: Bus, raw: Place, committed: int | None, known: int | N
         return first, Missing(0, f"{name} was made anew, and may have held records that nobody processed")
     if offset > end:
         return end, Missing(0, f"{name} ends at {end}, and was processed up to {offset}: records behind that are lost")
-    if offset < first:
+    if first - offset > _MARKS:
         count = first - offset
-        return first, Missing(count, f"{name}: {count} records ({offset} to {first - 1}) were deleted unprocessed")
-    return offset, None
+        return first, Missing(count, f"{name}: up to {count} records ({offset} to {first - 1}) are gone unprocessed")
+    return max(first, offset), None
