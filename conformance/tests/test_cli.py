@@ -333,13 +333,19 @@ async def test_ctrl_c_keeps_what_was_judged(tmp_path: Path, number: signal.Signa
 
 
 async def test_ctrl_c_before_anything_was_judged() -> None:
-    async with serving(hostile.silent) as port:
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await hostile.silent(reader, writer)
+
+    async with serving(silent) as port:
         process = await asyncio.create_subprocess_exec(
             *COMMAND, "server", f"ws://127.0.0.1:{port}", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        await asyncio.sleep(2)
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
+            await asked.wait()
+            process.send_signal(signal.SIGINT)
             out, err = await process.communicate()
     assert (process.returncode, out, err) == (ExitStatus.INTERRUPTED, b"", b"tokenwire-conformance: interrupted\n")
 
