@@ -111,6 +111,8 @@ class Replica:
         self.seq = logged.seq
         while self._waiting and self._waiting[-1].seq <= self.seq:
             self._enter(self._waiting.pop())
+            if not self._waiting:
+                self._absent = Registry(0)
 
     def _take(self, event: raw.Tokens | Numbered | raw.Values | raw.Clock | raw.Gap | State) -> None:
         source = event.source + self._suffix
