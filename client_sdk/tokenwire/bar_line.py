@@ -20,11 +20,14 @@ class BarLine:
     ``wants_from_ms`` is where bars have to be fetched from before it goes on (their ``open_ms``), None if nothing is
     missing. A bar that was given out comes again only if trades were added to it. ``missed`` of a bar says that others
     before it may never come.
+
+    What is fetched may come from another server than what arrives, and that one may be behind. So it must reach up to
+    the first bar that arrived since something was missed (:meth:`reaches`): all before that one had closed by then.
     """
 
     __slots__ = (
-        "_begun_ms", "_closed_ms", "_counts", "_has_missed", "_held", "_is_again", "_lost_ms", "_ready",
-        "wants_from_ms",
+        "_begun_ms", "_closed_ms", "_counts", "_first_ms", "_has_missed", "_held", "_is_again", "_is_joined",
+        "_lost_ms", "_ready", "_until_ms", "wants_from_ms",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -37,9 +40,14 @@ class BarLine:
         self._counts: OrderedDict[int, tuple[bool, int]] = OrderedDict()  # what was taken in of the newest bars
         self._has_missed = False  # the next bar tells of it
         self._is_again = False  # something was missed while others were being fetched, perhaps after their answer
+        self._is_joined = True  # what arrives follows what was fetched
+        self._first_ms: int | None = None  # until then: the beginning of the first bar that arrived
+        self._until_ms: int | None = None  # and how far what was fetched reaches
 
     def push(self, bar: Bar) -> None:
         """A bar arrived."""
+        if not self._is_joined and not bar.revision:  # one that is revised may be as old as it likes
+            self._join(bar)
         if self.wants_from_ms is not None:  # what is fetched may be older than this, and does not have it
             self._held.pop(bar.open_ms, None)
             self._held[bar.open_ms] = bar
@@ -56,6 +64,7 @@ class BarLine:
 
         ``is_new``: what follows is of another lineage, which may know less of the open bar, and of those before it.
         """
+        self._look_for_first()
         if self.wants_from_ms is None:
             self.wants_from_ms = self._newest_closed_ms()
         else:
@@ -68,15 +77,27 @@ class BarLine:
     def want(self, from_ms: int) -> None:
         """Bars from this beginning on are wanted."""
         self.wants_from_ms = self._begun_ms = from_ms
+        self._look_for_first()
 
-    def fetched(self, bars: Sequence[Bar], *, is_all: bool, has_missed: bool = False) -> None:
-        """Some of what is wanted, ascending. ``has_missed``: the rest can't be had."""
+    def reaches(self, until_ms: int) -> bool:
+        """Whether bars from a server that knows all that closed by ``until_ms`` (Unix ms of event time) leave no hole
+        in front of what arrived."""
+        return self._is_joined or self._first_ms is None or self._first_ms <= until_ms
+
+    def fetched(
+        self, bars: Sequence[Bar], *, is_all: bool, has_missed: bool = False, until_ms: int | None = None
+    ) -> None:
+        """Some of what is wanted, ascending. ``has_missed``: the rest can't be had. ``until_ms``: as of
+        :meth:`reaches`, which it does; None from a server that does not say."""
         self._has_missed = self._has_missed or has_missed
         for bar in bars:
             self._take_in(bar)
         if is_all:
             begins = [self._lost_ms, self._newest_closed_ms() if self._is_again else None]
             self.wants_from_ms = min((ms for ms in begins if ms is not None), default=None)
+            if not self._is_again:
+                self._is_joined = has_missed or until_ms is None or self._first_ms is not None
+                self._until_ms = until_ms
             self._lost_ms, self._is_again = None, False
             if self.wants_from_ms is None:
                 for bar in self._held.values():
@@ -93,6 +114,22 @@ class BarLine:
     def take(self) -> Bar | None:
         """The next bar; None while there is none."""
         return self._ready.popitem(last=False)[1] if self._ready else None
+
+    def _look_for_first(self) -> None:
+        self._is_joined, self._first_ms, self._until_ms = False, None, None
+
+    def _join(self, bar: Bar) -> None:
+        """The first bar since something was missed: does it follow what was fetched before it came?"""
+        if self._first_ms is not None:
+            return
+        self._first_ms = bar.open_ms
+        if self.wants_from_ms is not None:
+            return  # to be seen by what is being fetched
+        if self._until_ms is None or bar.open_ms <= self._until_ms:
+            self._is_joined = True
+        else:
+            self.wants_from_ms = self._newest_closed_ms()
+            self._is_joined = self.wants_from_ms is None
 
     def _newest_closed_ms(self) -> int | None:
         """The beginning of the newest closed bar, else of the first one that is known, else what was wanted first."""

@@ -102,7 +102,9 @@ class IndicatorStream:
         query |= {"interval": self._interval, "indicator": ",".join(self._indicators)}
         self._asked_s[bar.address] = asyncio.get_running_loop().time()
         try:
-            page = await self.bars.page(("indicators", bar.address), query, is_told=True)
+            page = await self.bars.page(
+                ("indicators", bar.address), query, is_told=True, reaches=lambda until_ms: until_ms >= _known_ms(bar)
+            )
         except asyncio.CancelledError:
             self._asked_s.pop(bar.address, None)
             raise
@@ -110,7 +112,7 @@ class IndicatorStream:
             self._done(bar)
             raise
         self._done(bar)
-        rows = [] if page is None else page["data"]
+        rows = [] if page is None else page.fields["data"]
         if not rows or not isinstance(rows[-1], dict) or not isinstance(rows[-1].get("values"), dict):
             return None
         try:
@@ -125,6 +127,11 @@ class IndicatorStream:
             self._closed = None
         if self._open.get(bar.address) is bar:
             del self._open[bar.address]
+
+
+def _known_ms(bar: Bar) -> int:
+    """How far a server must be to know ``bar`` as it is."""
+    return bar.close_ms if bar.closed else bar.open_ms
 
 
 def _floats(values: dict[str, Any]) -> dict[str, Any]:

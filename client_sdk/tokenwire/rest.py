@@ -16,14 +16,17 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from http.client import HTTPException
-from typing import Any, Final, Literal, Protocol, TypeVar, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from tokenwire.cuts import cut
 from tokenwire.errors import TokenwireError
 from tokenwire.transport import retry_after_ms
 from tokenwire.url import ENDPOINT
 
-__all__ = ["MAX_ANSWER_BYTES", "MAX_REQUESTS", "Rest", "RestError"]
+__all__ = ["MAX_ANSWER_BYTES", "MAX_REQUESTS", "UNTIL_HEADER", "Rest", "RestAnswer", "RestError"]
+
+UNTIL_HEADER: Final = "X-Tokenwire-Until-Ms"
+"""How far a server knows what it answers with; servers of one market need not be equally far."""
 
 MAX_ANSWER_BYTES: Final = 16_777_216
 MAX_REQUESTS: Final = 8
@@ -31,6 +34,7 @@ MAX_REQUESTS: Final = 8
 _TIMEOUT_S: Final = 10.0
 _MAX_TURN_S: Final = 60.0  # how long a request waits for its turn
 _CHUNK_BYTES: Final = 65_536
+_MAX_DIGITS: Final = 16  # of a time in ms
 _REMEDY: Final = "Check the address of the server; its REST interface is described at /docs"
 
 
@@ -53,6 +57,14 @@ class RestError(TokenwireError):
         super().__init__(code, message, remedy)
         self.status = status
         self.retry_after_ms = retry_after_ms
+
+
+class RestAnswer(NamedTuple):
+    """What a request brought. ``until_ms``: everything that happened by this event time (Unix ms) is in it; None if
+    the server does not say."""
+
+    body: Any
+    until_ms: int | None
 
 
 class Rest:
@@ -86,6 +98,14 @@ class Rest:
         Raises:
             RestError: another answer than 200, none in time, or one that is no JSON.
         """
+        return (await self.ask(*path, **query)).body
+
+    async def ask(self, *path: str, **query: str | int | None) -> RestAnswer:
+        """The same, and how far the server knows it (``until_ms``: Unix ms of event time; None if it does not say).
+
+        Raises:
+            RestError: as :meth:`get`.
+        """
         asked = {name.rstrip("_"): str(value) for name, value in query.items() if value is not None}
         url = "/".join((self._base, "api/v1", *(urllib.parse.quote(part, safe="") for part in path)))
         if asked:
@@ -105,12 +125,13 @@ class Rest:
             self._turns = (loop, asyncio.Semaphore(MAX_REQUESTS))
         return self._turns[1]
 
-    def _get(self, url: str) -> Any:
+    def _get(self, url: str) -> RestAnswer:
         end_s = time.monotonic() + self._timeout_s
         request = urllib.request.Request(url, headers=self._headers)  # noqa: S310 - http or https, see above
         try:
             with self._opener.open(request, timeout=self._timeout_s) as answer:
                 body = _body(answer, end_s)
+                until_ms = _whole(answer.headers.get(UNTIL_HEADER))
         except urllib.error.HTTPError as error:
             with error:
                 wait_ms = retry_after_ms(error.headers.get("Retry-After"))
@@ -120,7 +141,7 @@ class Rest:
         if len(body) > MAX_ANSWER_BYTES:
             raise RestError("INVALID_ANSWER", f"the answer exceeds {MAX_ANSWER_BYTES} bytes", _REMEDY, 200)
         try:
-            return json.loads(body, parse_float=Decimal)
+            return RestAnswer(json.loads(body, parse_float=Decimal), until_ms)
         except (ValueError, RecursionError):
             raise RestError("INVALID_ANSWER", "the answer is no JSON", _REMEDY, 200) from None
 
@@ -167,6 +188,11 @@ def _body(answer: _Answer, end_s: float) -> bytes:
         if time.monotonic() > end_s:
             raise TimeoutError("it took too long")
     return bytes(body)
+
+
+def _whole(text: str | None) -> int | None:
+    """The number in a header, if it is one."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def _problem(answer: urllib.error.HTTPError, end_s: float) -> bytes:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -26,8 +26,18 @@ _PAGE: Final = 1_000  # rows of one request
 _TRIES: Final = 4
 _PAUSE_S: Final = 0.5  # before the second try, doubled for each further one
 _MAX_PAUSE_S: Final = 30.0
+_NOT_FOUND: Final = 404
+_TOO_MANY: Final = 429
+_NOT_YET: Final = "NOT_YET"
 
 _T = TypeVar("_T")
+
+
+class Page(NamedTuple):
+    """A page of the REST interface; ``until_ms`` as of :class:`RestAnswer`."""
+
+    fields: dict[str, Any]
+    until_ms: int | None
 
 
 class Stream(Generic[_T]):
@@ -173,11 +183,13 @@ class Stream(Generic[_T]):
         *,
         is_patient: bool = False,
         is_told: bool = False,
-    ) -> dict[str, Any] | None:
+        reaches: Callable[[int], bool] = lambda _: True,
+    ) -> Page | None:
         """A page of the REST interface; None if it can't be had.
 
         It is tried a few times, with longer and longer pauses or what the server asks for; ``is_patient``: as long as
-        a further try may help and the stream has not failed.
+        a further try may help and the stream has not failed. A server that says how far it knows what is asked for, and
+        is not as far as it ``reaches``, is tried again too; so is one that does not know the token.
 
         Raises:
             RestError: with ``is_told``, the request is wrong.
@@ -187,23 +199,33 @@ class Stream(Generic[_T]):
             attempt += 1
             is_hopeless = False
             try:
-                page = await self._rest.get(*path, **query)
-                if isinstance(page, dict) and isinstance(page.get("data"), list):
-                    return page
-                error = RestError("INVALID_ANSWER", "the answer is no page", "", 200)
+                page, until_ms = await self._rest.ask(*path, **query)
+                if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+                    error = RestError("INVALID_ANSWER", "the answer is no page", "", 200)
+                elif until_ms is None or reaches(until_ms):
+                    return Page(page, until_ms)
+                else:
+                    error = RestError(_NOT_YET, "the server that answered is behind the one that is connected", "", 200)
             except RestError as refused:
                 error = refused
-                is_hopeless = refused.status is not None and 400 <= refused.status < 500 and refused.status != 429
+                is_hopeless = _is_hopeless(refused, attempt)
             if is_hopeless and is_told:
                 raise error
             if attempt == _TRIES or is_hopeless:
                 _log.warning("%s could not be fetched: %s", "/".join(path), error)
-            is_worth_it = attempt < _TRIES or (is_patient and error.code != "INVALID_ANSWER")
+            is_worth_it = attempt < _TRIES or error.code == _NOT_YET or (is_patient and error.code != "INVALID_ANSWER")
             if is_hopeless or not is_worth_it or self._has_failed.is_set():
                 return None
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s(attempt, error.retry_after_ms)):
                     await self._has_failed.wait()
+
+
+def _is_hopeless(error: RestError, attempt: int) -> bool:
+    """Whether trying again won't help. Of several servers one may know a token that another one does not know yet."""
+    if error.status is None or not 400 <= error.status < 500:
+        return False
+    return error.status != _TOO_MANY and (error.status != _NOT_FOUND or attempt >= _TRIES)
 
 
 class _Line(Protocol[_T]):
@@ -308,13 +330,14 @@ class TradeStream(_LineStream[Trade, TradeLine]):
         line, name = self._lines[address], self._addresses.get(address, address)
         while (wanted := line.wanted) is not None and self._lacks(line):
             page = await self.page(("trades", address), {"after": wanted.after, "limit": _PAGE})
-            rows = [] if page is None else page["data"]
+            fields = {} if page is None else page.fields
+            rows = fields.get("data", [])
             trades = _readable(rows, lambda row: trade_of_row(name, row, wall_ms()))
             numbers = [number for trade in trades if (number := trade.number or 0) > wanted.after]
-            has_more = page is not None and (page.get("nextCursor") is not None or len(rows) >= _PAGE)
+            has_more = fields.get("nextCursor") is not None or len(rows) >= _PAGE
             is_all = not has_more or not numbers or numbers[-1] >= wanted.before - 1
             if line.wanted is wanted:  # else it began anew meanwhile
-                oldest, newest = _numbers(page)
+                oldest, newest = _numbers(fields)
                 end = newest if not has_more else numbers[-1] if numbers else None
                 is_sure = oldest is not None and end is not None and len(trades) == len(rows)
                 known = range(oldest, end + 1) if is_sure and oldest is not None and end is not None else range(0)
@@ -363,14 +386,15 @@ class BarStream(_LineStream[Bar, BarLine]):
                 "cursor": cursor,
                 "from": None if is_history or cursor else from_ms,
             }
-            page = await self.page(("klines", address), query, is_patient=True)
-            rows = [] if page is None else page["data"]
+            page = await self.page(("klines", address), query, is_patient=True, reaches=line.reaches)
+            fields, until_ms = ({}, None) if page is None else page
+            rows = fields.get("data", [])
             bars = _readable(rows, lambda row: bar_of_row(name, address, row, wall_ms()))
-            following = None if page is None or is_history else page.get("nextCursor")
+            following = None if is_history else fields.get("nextCursor")
             is_stuck = following is not None and (not bars or bars[-1].open_ms <= from_ms or following == cursor)
             cursor = None if is_stuck else following
             has_missed = page is None or is_stuck or len(bars) < len(rows)
-            line.fetched(bars, is_all=cursor is None, has_missed=has_missed)
+            line.fetched(bars, is_all=cursor is None, has_missed=has_missed, until_ms=until_ms)
             self._changed.set()
 
 
@@ -398,9 +422,9 @@ def pause_s(attempt: int, retry_after_ms: int | None) -> float:
     return max(pause, min(retry_after_ms or 0, RETRY_AFTER_CAP_MS) / 1_000)
 
 
-def _numbers(page: dict[str, Any] | None) -> tuple[int | None, int | None]:
+def _numbers(fields: dict[str, Any]) -> tuple[int | None, int | None]:
     """The first number that the server still has, and the last so far, as far as it says so."""
-    oldest, newest = (None, None) if page is None else (page.get("oldest"), page.get("newest"))
+    oldest, newest = fields.get("oldest"), fields.get("newest")
     return oldest if isinstance(oldest, int) else None, newest if isinstance(newest, int) else None
 
 

@@ -149,7 +149,9 @@ class FollowedMarket:
         pages = None
         if self._history is not None:
             pages = HistoryPages(self._history, Settled(self._history, self._topics, follower.next))
-        pipeline.follow(lambda: self._status(follower), pages, self._history_status)
+        pipeline.follow(
+            lambda: self._status(follower), pages, self._history_status, is_loading=lambda: follower.is_loading
+        )
         return pipeline
 
     def intake(self, _: Pipeline) -> Intake | None:
@@ -222,7 +224,7 @@ class FollowedMarket:
             await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def _missing(self, history: LoadedHistory, follower: Follower) -> str:
-        if len(follower.begun) < self._topics.partitions:
+        if follower.is_loading:
             return "the log is being read"
         stored = await positions(history, self._topics)
         behind = sum(max(0, begun - stored.get(number, 0)) for number, begun in follower.begun.items())

@@ -27,7 +27,16 @@ from tokenwire_server.market.token_pages import SingleToken, TokenPage, TokenPag
 from tokenwire_server.market.trade_pages import TradePage, TradeRequest, trade_page_of
 from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import ReadsMarket, TokenValue
-from tokenwire_server.ports import DELIVERING, BookSource, FollowStatus, Replay, Source, SourceState, Tallied
+from tokenwire_server.ports import (
+    DELIVERING,
+    BookSource,
+    FollowStatus,
+    LoadingError,
+    Replay,
+    Source,
+    SourceState,
+    Tallied,
+)
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.token_sets import SET_NAMES, TokenLists
 from tokenwire_server.validation.reason_counts import ReasonCounts
@@ -133,8 +142,11 @@ class Pipeline:
         status: Callable[[], FollowStatus],
         pages: HistoryPages | None,
         history_status: Callable[[], HistoryStatus | None],
+        is_loading: Callable[[], bool] = lambda: False,
     ) -> None:
-        """The market follows a log, which ``status`` tells of; what is not at hand is in ``pages``, if anywhere."""
+        """The market follows a log, which ``status`` tells of; what is not at hand is in ``pages``, if anywhere. While
+        it ``is_loading`` nobody is served from it: tokens that it does not know yet are not unknown."""
+        self.hub.is_loading = is_loading
         self.follow_status = status
         self.history_status = history_status
         self._pages = pages
@@ -294,7 +306,8 @@ class Pipeline:
     # --- Directory -------------------------------------------------------------------------------------------
 
     def resolve(self, name: str) -> Resolution:
-        """What a client's name for a token means."""
+        """What a client's name for a token means. Raises LoadingError."""
+        self._check_whole()
         return self.market.resolve(name)
 
     def value(self, address: str) -> TokenState | None:
@@ -357,25 +370,34 @@ class Pipeline:
         return None if bars is None else bars.open_bar(self.bar_plan.index[interval.text])
 
     def listed(self) -> Iterator[TokenState]:
-        """All tokens, in order of arrival. Not to be held on to while tokens arrive."""
+        """All tokens, in order of arrival. Not to be held on to while tokens arrive. Raises LoadingError."""
+        self._check_whole()
         return iter(self.market)
 
     async def token_page(self, query: TokenQuery, cursor: str | None, limit: int) -> TokenPage:
-        """All tokens, in pages. Raises CursorError, CursorExpiredError."""
+        """All tokens, in pages. Raises CursorError, CursorExpiredError, LoadingError."""
         if self.shared_pages is not None:
             return await self.shared_pages.page(query, cursor, limit)
+        self._check_whole()
         return self.token_pages.page(query, cursor, limit, self._monotonic_ms())
 
     async def token(self, name: str) -> SingleToken | Resolution:
         """The token that a name means, as it is known here if nobody knows it better; else what there is of that
-        name."""
+        name. Raises LoadingError."""
         found = self.market.resolve(name)
         token = None if found.address is None else self.market.get(found.address)
         own = found if token is None else self.token_pages.detail(token)
-        if self.shared_pages is None or self._is_newest(token):
-            return own
-        shared = await self.shared_pages.token(name)
-        return own if shared is None or shared == NOT_FOUND else shared
+        if self.shared_pages is not None and not self._is_newest(token):
+            shared = await self.shared_pages.token(name)
+            if shared is not None and shared != NOT_FOUND:
+                return shared
+        self._check_whole()
+        return own
+
+    def _check_whole(self) -> None:
+        """Raises LoadingError while there may be more than is known."""
+        if self.hub.is_loading():
+            raise LoadingError("the log is being read")
 
     def _is_newest(self, token: TokenState | None) -> bool:
         """Whether what is known here of a token (None: that there is none) is what everybody else has, or newer."""

@@ -58,6 +58,10 @@ class FollowStatus(NamedTuple):
     lag_records: int
 
 
+class LoadingError(Exception):
+    """What is asked for is still being read; it will be there soon."""
+
+
 class Sink(Protocol):
     """Where a source delivers. Calls are synchronous (but for :meth:`room`), cheap and never raise for bad data: what
     fails validation is counted under its reason and dropped."""

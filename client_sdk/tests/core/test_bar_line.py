@@ -1,6 +1,11 @@
 """Bars in order: every closed one once, revisions, and what was missed in between."""
 
+from dataclasses import dataclass, field
+
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenwire.bar_line import BarLine
 from tokenwire.channels import Bar
@@ -157,3 +162,112 @@ def test_what_is_missed_while_a_page_is_on_its_way_is_fetched_too() -> None:
     line.fetched([bar(2), bar(3)], is_all=True)
     assert line.wants_from_ms is None
     assert [minute for minute, _, _ in taken(line)] == [2, 3, 4]
+
+
+def test_what_is_fetched_from_a_server_that_is_behind_is_fetched_again() -> None:
+    line = BarLine()
+    line.want(0)
+    assert line.reaches(0), "nothing has arrived yet"
+    line.push(bar(5, 1, closed=False))
+    assert not line.reaches(4 * 60_000 + 59_999)
+    assert line.reaches(5 * 60_000)
+    line.push(bar(6, 1, closed=False))
+    assert line.reaches(5 * 60_000), "the first one counts: what closed since then arrived"
+    line.fetched([bar(3), bar(4)], is_all=True, until_ms=5 * 60_000)
+    assert line.wants_from_ms is None
+    assert [minute for minute, _, _ in taken(line)] == [3, 4, 5, 6]
+
+
+def test_the_first_bar_after_what_was_fetched_tells_whether_there_is_a_hole() -> None:
+    line = BarLine()
+    line.want(0)
+    line.fetched([bar(3)], is_all=True, until_ms=4 * 60_000 + 1)
+    line.push(msgspec.structs.replace(bar(3, 2), revision=1))
+    line.push(bar(8, 1, closed=False))
+    assert line.wants_from_ms == 3 * 60_000, "4 to 7 may have closed before it was subscribed"
+    line.fetched([bar(3, 2), bar(6), bar(8, 1, closed=False)], is_all=True, until_ms=8 * 60_000)
+    line.push(bar(20, 1, closed=False))
+    assert line.wants_from_ms is None, "only the first one is looked at"
+    assert [minute for minute, _, _ in taken(line)] == [3, 6, 8, 20]
+
+
+def test_a_revised_bar_is_no_first_one() -> None:
+    line = BarLine()
+    line.push(bar(1))
+    line.begin_anew()
+    line.push(msgspec.structs.replace(bar(1, 2), revision=1))
+    line.push(bar(6))
+    assert not line.reaches(3 * 60_000)
+    line.fetched([bar(1, 2), bar(2)], is_all=True, until_ms=6 * 60_000)
+    assert [minute for minute, _, _ in taken(line)] == [1, 2, 6]
+
+
+def test_a_server_that_does_not_say_how_far_it_is() -> None:
+    line = BarLine()
+    line.want(0)
+    line.fetched([bar(3)], is_all=True)
+    line.push(bar(8, 1, closed=False))
+    assert line.wants_from_ms is None
+
+
+@dataclass
+class Servers:
+    """Two servers of one market that are not equally far, and a line that listens to one and fetches from the other."""
+
+    closing: list[int]
+    """Minutes whose bars there are."""
+    line: BarLine = field(default_factory=BarLine)
+    told: int = 0
+    """Minutes that the server which is listened to has come to."""
+    got: list[int] = field(default_factory=list)
+
+    def hear(self, minutes: int) -> None:
+        for _ in range(minutes):
+            if self.told in self.closing:
+                self.line.push(bar(self.told, closed=False))
+            self.told += 1
+            if self.told - 1 in self.closing:
+                self.line.push(bar(self.told - 1, 2))
+            self.take()
+
+    def miss(self, minutes: int) -> None:
+        self.line.begin_anew()
+        self.told += minutes
+        if self.told in self.closing:
+            self.line.push(bar(self.told, closed=False))
+
+    def fetch(self, until: int) -> None:
+        from_ms = self.line.wants_from_ms
+        if from_ms is not None and self.line.reaches(until * 60_000):
+            known = [bar(minute, 2) for minute in self.closing if from_ms <= minute * 60_000 and minute < until]
+            known += [bar(until, closed=False)] * (until in self.closing)
+            self.line.fetched(known, is_all=True, until_ms=until * 60_000)
+        self.take()
+
+    def take(self) -> None:
+        self.got += [minute for minute, closed, _ in taken(self.line) if closed]
+
+
+LAST = 300  # a minute that no steps come to
+STEPS = st.lists(st.tuples(st.sampled_from(["hear", "miss", "fetch"]), st.integers(0, 6)), max_size=40)
+
+
+@given(closing=st.sets(st.integers(0, 60), min_size=10, max_size=40), begun=st.integers(0, 20), steps=STEPS)
+def test_whichever_server_answers_no_bar_is_left_out(
+    closing: set[int], begun: int, steps: list[tuple[str, int]]
+) -> None:
+    servers = Servers(sorted({*closing, LAST}), told=begun)
+    servers.line.want(0)
+    for what, count in steps:
+        match what:
+            case "hear":
+                servers.hear(count)
+            case "miss":
+                servers.miss(count)
+            case _:
+                servers.fetch(max(0, servers.told - count))
+        assert servers.got == servers.closing[: len(servers.got)], "in order and without a hole"
+    servers.hear(LAST + 1 - servers.told)
+    while servers.line.wants_from_ms is not None:
+        servers.fetch(servers.told)
+    assert servers.got == servers.closing

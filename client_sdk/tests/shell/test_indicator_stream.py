@@ -8,7 +8,7 @@ import pytest
 from tokenwire import RestError, TokenClient
 
 from ..live import quick
-from .market_peer import bar, minute_of, page, scripted, take, trading
+from .market_peer import MINUTE_0_MS, bar, minute_of, page, scripted, take, trading
 
 
 def values(value: object, *, closed: bool = True) -> tuple[int, bytes]:
@@ -63,6 +63,16 @@ async def test_an_open_bar_that_closes_before_it_is_due_is_not_asked_for(monkeyp
     async with scripted(script, answer) as url, TokenClient(url, config=quick()) as client:
         rows = await take(client.indicators("DOGE", "1m", "sma:2"), 3)
         assert [minute_of(each.open_ms) for each in rows] == [1, 1, 2]
+
+
+async def test_a_server_that_is_behind_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenwire.streams._PAUSE_S", 0.001)
+    behind, there = ({"X-Tokenwire-Until-Ms": str(MINUTE_0_MS + end)} for end in (119_999, 120_000))
+    answers = [(*page(), behind)] * 5 + [(*values(1, closed=False), behind), (*values(2), there)]
+    script = trading(bar(1, 2))
+    async with scripted(script, lambda path: answers.pop(0)) as url, TokenClient(url, config=quick()) as client:
+        rows = await take(client.indicators("DOGE", "1m", "sma:2"), 1)
+    assert [(each.values, each.closed) for each in rows] == [({"sma:2": 2}, True)]
 
 
 async def test_an_indicator_that_does_not_exist_is_said_to_be_so() -> None:

@@ -107,3 +107,14 @@ def test_closing_does_not_wait_for_an_answer() -> None:
     finally:
         finish.set()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("said", "understood"), [("1700000000000", 1_700_000_000_000), ("soon", None), ("-1", None), ("9" * 400, None)]
+)
+async def test_how_far_the_server_knows_what_it_answers_with(said: str, understood: int | None) -> None:
+    answer = (*page({"number": 1}), {"X-Tokenwire-Until-Ms": said})
+    async with scripted(trading(), lambda path: answer) as url:
+        found = await Rest(url, {}).ask("klines", "DOGE")
+    assert found.body["data"] == [{"number": 1}]
+    assert found.until_ms == understood

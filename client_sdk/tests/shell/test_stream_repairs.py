@@ -9,7 +9,20 @@ from tokenwire.channels import Trade
 from tokenwire.streams import pause_s
 
 from ..live import quick, real_server
-from .market_peer import DOGE, bar, client_of, minute_of, nothing, numbers, page, row, scripted, take, trading
+from .market_peer import (
+    DOGE,
+    MINUTE_0_MS,
+    bar,
+    client_of,
+    minute_of,
+    nothing,
+    numbers,
+    page,
+    row,
+    scripted,
+    take,
+    trading,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +119,53 @@ async def test_history_that_the_server_refuses_is_owned_up_to() -> None:
     script = trading(bar(1, 2), bar(2, 1))
     async with scripted(script, nothing) as url, TokenClient(url, config=quick()) as client:
         assert [each.missed for each in await take(client.klines("DOGE", "1m", history=100), 2)] == [True, False]
+
+
+def until(minute: float) -> dict[str, str]:
+    """What a server says that knows so many minutes."""
+    return {"X-Tokenwire-Until-Ms": f"{MINUTE_0_MS + minute * 60_000:.0f}"}
+
+
+async def test_history_from_a_server_that_is_behind_is_asked_for_again() -> None:
+    behind, there = (*page(bar(1, 1)), until(2.5)), (*page(bar(1, 1), bar(2, 1), bar(3, 1)), until(4))
+    answers = [behind, behind, there]
+    begun = asyncio.Event()
+
+    async def answer(path: str) -> object:
+        await begun.wait()
+        return answers.pop(0)
+
+    async with scripted(trading(bar(4, 1, closed=False)), answer) as url, TokenClient(url, config=quick()) as client:
+        stream = client.klines("DOGE", "1m", history=100)
+        while not any(line._first_ms for line in stream._lines.values()):
+            await asyncio.sleep(0.01)
+        begun.set()
+        bars = await take(stream, 4)
+        assert [(minute_of(each.open_ms), each.missed) for each in bars] == [(minute, False) for minute in (1, 2, 3, 4)]
+        assert not answers
+
+
+async def test_the_first_bar_after_a_fetch_shows_that_the_server_was_behind() -> None:
+    is_fetched = asyncio.Event()
+    answers = [(*page(bar(1, 1)), until(2.5)), (*page(bar(1, 1), bar(2, 1), bar(3, 1)), until(4.2))]
+    script = trading(is_fetched.wait(), bar(4, 1, closed=False), bar(6, 1, closed=False))
+    async with scripted(script, lambda path: answers.pop(0)) as url, TokenClient(url, config=quick()) as client:
+        stream = client.klines("DOGE", "1m", history=100)
+        bars = await take(stream, 1)
+        is_fetched.set()
+        bars += await take(stream, 4)
+        assert [minute_of(each.open_ms) for each in bars] == [1, 2, 3, 4, 6]
+        assert not answers
+
+
+async def test_a_server_that_does_not_know_the_token_yet_is_asked_again() -> None:
+    answers = [(404, b""), page(bar(1, 1), bar(2, 1))]
+    async with (
+        scripted(trading(bar(3, 1, closed=False)), lambda path: answers.pop(0)) as url,
+        TokenClient(url, config=quick()) as client,
+    ):
+        bars = await take(client.klines("DOGE", "1m", history=100), 3)
+        assert [(minute_of(each.open_ms), each.missed) for each in bars] == [(1, False), (2, False), (3, False)]
 
 
 async def test_pages_of_bars_that_lead_nowhere_are_not_asked_for_for_ever() -> None:

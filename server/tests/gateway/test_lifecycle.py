@@ -93,6 +93,22 @@ async def test_a_half_sent_upgrade_does_not_stay(serve: Serve, monkeypatch: pyte
         writer.close()
 
 
+async def test_nobody_is_let_in_before_the_market_was_read(serve: Serve) -> None:
+    is_loading = True
+    async with serve(socketio=True) as (server, _), aiohttp.ClientSession() as session:
+        server.pipeline.hub.is_loading = lambda: is_loading
+        base = f"http://127.0.0.1:{server.port}"
+        for path in ("/api/v1/ws/token-data", "/ws/PEPE", "/socket.io/?EIO=4&transport=websocket"):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(base + path)
+            assert refused.value.status == 503
+            assert refused.value.headers is not None
+            assert int(refused.value.headers["Retry-After"]) > 0
+        is_loading = False
+        async with session.ws_connect(f"{base}/api/v1/ws/token-data") as socket:
+            assert (await socket.receive_json())["type"] == "connection"
+
+
 async def test_ready_turns_503_while_draining_and_metrics_tell_what_happened(serve: Serve) -> None:
     async with serve(drain_s=1) as (server, _), aiohttp.ClientSession() as session:
         base = f"http://127.0.0.1:{server.port}"

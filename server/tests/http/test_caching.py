@@ -93,6 +93,19 @@ async def test_a_page_elsewhere_may_read_the_tag_and_ask_with_it(app: HttpApp, t
     assert (await ask(app, "/api/v1/klines/PEPE", "OPTIONS", {**origin, **wish})).status == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["/api/v1/klines/PEPE?", "/api/klines/PEPE?", "/api/v1/indicators/PEPE?indicator=sma:3&"]
+)
+async def test_it_is_said_how_far_bars_are_known(app: HttpApp, traded: Pipeline, path: str) -> None:
+    first = await ask(app, path + "interval=1s", headers={"origin": "https://chart.example"})
+    assert first.headers["x-tokenwire-until-ms"] == str(BEGIN_MS + 119_000)
+    assert "x-tokenwire-until-ms" in first.headers["access-control-expose-headers"]
+    traded.clock("test", BEGIN_MS + 119_999)
+    again = await ask(app, path + "interval=1s", headers={"if-none-match": first.headers["etag"]})
+    assert again.status == 304, "time alone changes no bar"
+    assert again.headers["x-tokenwire-until-ms"] == str(BEGIN_MS + 119_999)
+
+
 async def test_errors_are_not_kept(app: HttpApp) -> None:
     for path in ("/api/v1/klines/NOBODY", "/api/v1/klines/PEPE?limit=0", "/udf/symbols?symbol=NOBODY"):
         assert (await ask(app, path)).headers["cache-control"] == "no-store"

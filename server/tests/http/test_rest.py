@@ -6,6 +6,7 @@ import pytest
 
 from tokenwire_schemas.errors import CATALOGUE
 from tokenwire_server.gateway.http import HttpApp, build_http_app
+from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.settings import Settings
 
 from .asgi import FakeStatus, ask, no_bars
@@ -96,3 +97,19 @@ async def test_options_without_an_origin_names_the_methods() -> None:
     reply = await ask(build(), "/health", "OPTIONS")
     assert (reply.status, reply.headers["content-type"]) == (405, "application/problem+json")
     assert "GET" in reply.headers["allow"]
+
+
+async def test_while_the_market_is_being_read_nothing_is_unknown(app: HttpApp, pipeline: Pipeline) -> None:
+    is_loading = True
+    pipeline.hub.is_loading = lambda: is_loading
+    paths = [
+        *("/api/v1/klines/PEPE", "/api/klines/NOBODY", "/api/v1/trades/PEPE", "/api/v1/tokens", "/api/v1/tokens/PEPE"),
+        *("/api/v1/indicators/PEPE?indicator=sma:3", "/udf/search?query=P&limit=3", "/udf/symbols?symbol=PEPE"),
+    ]
+    for path in paths:
+        reply = await ask(app, path)
+        assert (reply.status, reply.headers["retry-after"], reply.headers["cache-control"]) == (503, "1", "no-store")
+        assert b"the log is being read" in reply.body
+    is_loading = False
+    for path in paths:
+        assert (await ask(app, path)).status == (404 if "NOBODY" in path else 200)

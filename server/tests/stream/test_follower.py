@@ -135,8 +135,10 @@ def test_a_log_that_is_empty_is_followed_from_its_beginning() -> None:
         bus = await made([])
         async with following(bus) as (one, pipeline, _):
             assert one.status().reason == "the log is being read"
+            assert one.is_loading
             await asyncio.sleep(1)
             assert not one.status().reason
+            assert not one.is_loading
             async with running(bus, "one"):
                 await fed(bus, tape(1, 30))
             await is_at_the_end(bus, one)

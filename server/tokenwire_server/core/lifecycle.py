@@ -78,6 +78,8 @@ class Lifecycle:
         self.held_bytes = 0  # of unfinished messages
         self.streaming = 0  # sessions that get every version
         self.draining = False
+        self.is_loading: Callable[[], bool] = lambda: False
+        """Whether what is to be served is still being read: until then nobody is, since names would mean nothing."""
         self._new_secret = new_secret
         self._wheel: Wheel[Link] = Wheel(now, _WHEEL_RESOLUTION_MS)
         self._ready: dict[Link, None] = {}
@@ -86,16 +88,18 @@ class Lifecycle:
     # --- admission -------------------------------------------------------------------------------------------
 
     def may_upgrade(self) -> bool:
-        """False when not even a refusal can be told over a WebSocket: draining, or 50 others are being told."""
+        """False when not even a refusal can be told over a WebSocket: loading, draining, or 50 others are told."""
+        if self.draining or self.is_loading():
+            return False
         full = len(self.links) + self.guests >= self.config.max_connections
-        return not self.draining and not (full and self.rejected >= limits.MAX_REJECTED_SOCKETS)
+        return not (full and self.rejected >= limits.MAX_REJECTED_SOCKETS)
 
     def admit_guest(self) -> bool:
-        """Take a place for a socket that another face serves; False when there is none, or while draining.
+        """Take a place for a socket that another face serves; False when there is none, while loading or draining.
 
         Whoever took one gives it back by :meth:`release_guest` when the socket is gone.
         """
-        if self.draining or len(self.links) + self.guests >= self.config.max_connections:
+        if self.draining or self.is_loading() or len(self.links) + self.guests >= self.config.max_connections:
             return False
         self.guests += 1
         return True

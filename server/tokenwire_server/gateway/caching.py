@@ -9,12 +9,22 @@ anybody sees a bar without them.
 
 import hashlib
 import re
-from typing import Final
+from typing import Any, Final
 
 from tokenwire_server.gateway.http import Answer
 from tokenwire_server.gateway.prepared import Asked
 
-__all__ = ["SETTLED_MAX_AGE_S", "tagged"]
+__all__ = ["SETTLED_MAX_AGE_S", "UNTIL_DESCRIPTION", "UNTIL_HEADER", "tagged"]
+
+UNTIL_HEADER: Final = "x-tokenwire-until-ms"
+"""How far this server knows what it answers with. Of several servers one may be behind the other, so whoever puts
+together what was fetched from one and what another one sends needs to know. The tag does not stand for it."""
+UNTIL_DESCRIPTION: Final[dict[str, Any]] = {
+    "description": "event time (Unix ms) up to which this server knows the token: every bar that closed by then is "
+    "there. If a bar that came over a WebSocket begins later, ask again: another server answered, which is behind",
+    "schema": {"type": "integer"},
+    "example": 1774089004210,
+}
 
 SETTLED_MAX_AGE_S: Final = 60
 _SETTLED: Final = f"public, max-age={SETTLED_MAX_AGE_S}, must-revalidate"
@@ -23,10 +33,20 @@ _TAG_BYTES: Final = 16
 _LISTED: Final = re.compile(r'(?:W/)?("[^"]*")')
 
 
-def tagged(asked: Asked, body: bytes, *, is_settled: bool = False, content_type: str = "application/json") -> Answer:
-    """The answer with its tag; 304 without the body to whoever has it already."""
+def tagged(
+    asked: Asked,
+    body: bytes,
+    *,
+    is_settled: bool = False,
+    content_type: str = "application/json",
+    until_ms: int | None = None,
+) -> Answer:
+    """The answer with its tag; 304 without the body to whoever has it already. ``until_ms``: everything that happened
+    by this event time (Unix ms) is in it."""
     tag = f'"{hashlib.blake2b(body, digest_size=_TAG_BYTES).hexdigest()}"'
     headers = {"etag": tag, "cache-control": _SETTLED if is_settled else _MOVING}
+    if until_ms:
+        headers[UNTIL_HEADER] = str(until_ms)
     if _has(asked.header(b"if-none-match"), tag):
         return 304, b"", headers
     return 200, body, {"content-type": content_type, **headers}

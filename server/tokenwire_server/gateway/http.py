@@ -17,7 +17,7 @@ from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.pages import page
 from tokenwire_server.history.port import HistoryError
 from tokenwire_server.history.recorder import HistoryStatus
-from tokenwire_server.ports import DELIVERING, FollowStatus, SourceState
+from tokenwire_server.ports import DELIVERING, FollowStatus, LoadingError, SourceState
 from tokenwire_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ Answer = tuple[int, bytes, dict[str, str]]
 
 SOCKETIO_PATH: Final = "/socket.io/"
 RETRY_AFTER_S: Final = 5
+LOADING_RETRY_AFTER_S: Final = 1
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 _STREAMS: Final = "/ws/"
 _DESCRIBED: Final = ("/api/", "/internal/", "/udf/", "/openapi.json", "/docs", "/asyncapi.json")
@@ -91,6 +92,12 @@ def unreadable(error: HistoryError, path: str) -> Answer:
     """What is asked for is stored, and the store can't be read."""
     headers = {"retry-after": str(RETRY_AFTER_S), "cache-control": "no-store"}
     return problem(503, f"what is stored can't be read now: {error}", path, headers)
+
+
+def not_yet(error: LoadingError, path: str) -> Answer:
+    """What is asked for is being read."""
+    headers = {"retry-after": str(LOADING_RETRY_AFTER_S), "cache-control": "no-store"}
+    return problem(503, f"{error}; ask again in {LOADING_RETRY_AFTER_S} s", path, headers)
 
 
 class Answers:

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from tokenwire_server.gateway.bar_queries import BarQuery, BarReader, is_settled, next_cursor
 from tokenwire_server.gateway.bar_rows import moment
-from tokenwire_server.gateway.caching import tagged
+from tokenwire_server.gateway.caching import UNTIL_DESCRIPTION, UNTIL_HEADER, tagged
 from tokenwire_server.gateway.directory import BarDirectory
 from tokenwire_server.gateway.http import Answer
 from tokenwire_server.gateway.parameters import Parameter
@@ -115,7 +115,7 @@ def add_indicators(
             for listed, *values in zip(bars, *columns, strict=True)
         ]
         body = msgspec.json.encode({"data": rows, "nextCursor": next_cursor(answer.page)})
-        return tagged(asked, body, is_settled=is_settled(query.page, answer))
+        return tagged(asked, body, is_settled=is_settled(query.page, answer), until_ms=answer.now_ms)
 
     routes.add(
         "/api/v1/indicators/{symbol}",
@@ -124,7 +124,7 @@ def add_indicators(
         description=_ABOUT,
         parameters=(wanted, *reader.parameters),
         responses={
-            200: {"model": IndicatorRows},
+            200: {"model": IndicatorRows, "headers": {UNTIL_HEADER: UNTIL_DESCRIPTION}},
             **problems,
             503: {**problems[422], "description": "Too many calculations at once; try again in a second"},
         },

@@ -9,13 +9,14 @@ from pydantic.alias_generators import to_camel
 
 from tokenwire_server.gateway.bar_queries import BarReader, is_settled, next_cursor
 from tokenwire_server.gateway.bar_rows import BarRows, kline_row, plain_row
-from tokenwire_server.gateway.caching import tagged
+from tokenwire_server.gateway.caching import UNTIL_DESCRIPTION, UNTIL_HEADER, tagged
 from tokenwire_server.gateway.directory import BarDirectory
 from tokenwire_server.gateway.http import Answer
 from tokenwire_server.gateway.prepared import Asked, PreparedRoutes
 
 __all__ = ["add_klines"]
 
+_HEADERS: Final = {UNTIL_HEADER: UNTIL_DESCRIPTION}
 _ROW: Final[dict[str, Any]] = {
     "symbol": "DOGE",
     "interval": "1m",
@@ -94,25 +95,25 @@ def add_klines(
         answer = await directory.bar_page(token.address, request)
         rows = b",".join([exact.of(token, request.interval, each) for each in answer.page.bars])
         body = b'{"data":[%b],"nextCursor":%b}' % (rows, msgspec.json.encode(next_cursor(answer.page)))
-        return tagged(asked, body, is_settled=is_settled(request, answer))
+        return tagged(asked, body, is_settled=is_settled(request, answer), until_ms=answer.now_ms)
 
     async def plain_klines(asked: Asked) -> Answer:
         token, request = reader.read_newest(asked)
         answer = await directory.bar_page(token.address, request)
         rows = b",".join([plain.of(token, request.interval, each) for each in answer.page.bars])
-        return tagged(asked, b'{"data":[%b]}' % rows)
+        return tagged(asked, b'{"data":[%b]}' % rows, until_ms=answer.now_ms)
 
     routes.add(
         "/api/v1/klines/{symbol}",
         klines,
         summary="Bars of a token, the open one included",
         parameters=reader.parameters,
-        responses={200: {"model": Klines}, **problems},
+        responses={200: {"model": Klines, "headers": _HEADERS}, **problems},
     )
     routes.add(
         "/api/klines/{symbol}",
         plain_klines,
         summary="The newest bars in plain numbers",
         parameters=reader.newest,
-        responses={200: {"model": PlainKlines}, **problems},
+        responses={200: {"model": PlainKlines, "headers": _HEADERS}, **problems},
     )

@@ -9,9 +9,20 @@ from typing import Any, Final, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Response
 
-from tokenwire_server.gateway.http import Answer, ASGIApp, Receive, Scope, Send, problem, send_answer, unreadable
+from tokenwire_server.gateway.http import (
+    Answer,
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    not_yet,
+    problem,
+    send_answer,
+    unreadable,
+)
 from tokenwire_server.gateway.parameters import Parameter, read_query
 from tokenwire_server.history.port import HistoryError
+from tokenwire_server.ports import LoadingError
 from tokenwire_server.validation.trades import MAX_ID_CHARS
 
 __all__ = ["Asked", "Handler", "PreparedRoutes"]
@@ -33,7 +44,8 @@ class Asked(NamedTuple):
 
 
 Handler = Callable[[Asked], Awaitable[Answer]]
-"""Answers a GET. Raises HTTPException for what is wrong with the request."""
+"""Answers a GET. Raises HTTPException for what is wrong with the request, HistoryError and LoadingError for what can't
+be had now."""
 
 
 class PreparedRoutes:
@@ -93,6 +105,8 @@ class PreparedRoutes:
             answer = problem(error.status_code, error.detail, scope["path"], headers)
         except HistoryError as error:
             answer = unreadable(error, scope["path"])
+        except LoadingError as error:
+            answer = not_yet(error, scope["path"])
         except Exception:
             await send_answer(send, "GET", problem(500, "the server failed; the fault is its own", scope["path"]))
             raise  # for the log

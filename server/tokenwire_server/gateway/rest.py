@@ -17,6 +17,7 @@ from tokenwire_schemas.errors import CATALOGUE
 from tokenwire_server.cache.port import CacheState
 from tokenwire_server.gateway.bar_queries import BarReader
 from tokenwire_server.gateway.book import BookDirectory, add_book
+from tokenwire_server.gateway.caching import UNTIL_HEADER
 from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.http import Answer, Answers, ASGIApp, problem, unreadable, without_upgrade
 from tokenwire_server.gateway.indicators import add_indicators
@@ -175,7 +176,7 @@ def build_rest(
         allow_origins=settings.effective_origins,
         allow_methods=("GET", "HEAD", "POST") if may_post else ("GET", "HEAD"),
         allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-API-Key"),
-        expose_headers=("ETag", AGE_HEADER, *LIMIT_HEADERS),
+        expose_headers=("ETag", AGE_HEADER, UNTIL_HEADER, *LIMIT_HEADERS),
         max_age=_PREFLIGHT_CACHE_S,
     )
 

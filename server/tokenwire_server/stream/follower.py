@@ -70,6 +70,11 @@ class Follower:
         transactions are counted, except the last."""
         return sum(max(0, end - 1 - self.next[partition]) for partition, end in self._ends.items())
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether the market is not yet whole: before that, nobody can say what it lacks."""
+        return len(self.begun) < self._topics.partitions
+
     def status(self) -> FollowStatus:
         """How it is now."""
         lag = self.lag_records
