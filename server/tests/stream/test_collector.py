@@ -236,15 +236,19 @@ class Away:
         return getattr(self._bus, name)
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
-        self.check()
+        self.ask()
         await self._bus.ensure(topics)
+
+    async def check(self, topics: Sequence[TopicSpec]) -> None:
+        self.ask()
+        await self._bus.check(topics)
 
     def writer(self, instance: str) -> Any:
         outer, inner = self, self._bus.writer(instance)
 
         class Writer:
             async def commit(self, records: Sequence[Outgoing]) -> Mapping[Place, int]:
-                outer.check()
+                outer.ask()
                 return await inner.commit(records)
 
             async def close(self) -> None:
@@ -252,7 +256,7 @@ class Away:
 
         return Writer()
 
-    def check(self) -> None:
+    def ask(self) -> None:
         if self.is_away:
             raise BusError("nobody answers")
 

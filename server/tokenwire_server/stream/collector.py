@@ -16,7 +16,7 @@ from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream.collector_writer import CollectorWriter, read_positions
 from tokenwire_server.stream.records import RawEvent, State, encode
-from tokenwire_server.stream.topics import Topics, partition_of
+from tokenwire_server.stream.topics import COLLECTOR, Topics, partition_of
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.validation.reason_counts import ReasonCounts
 from tokenwire_server.validation.trades import (
@@ -192,7 +192,7 @@ class BusSink:
         found: dict[str, str] = {}
 
         async def begin() -> None:
-            await self._bus.ensure(self._topics.specs())
+            await self._bus.ensure(self._topics.specs(COLLECTOR))
             await self.writer.open()
             found.update(await read_positions(self._bus, self._topics, self._instance))
 
@@ -241,6 +241,8 @@ class BusSink:
             self._waiting, self._waiting_bytes, self._positions = [], 0, {}
         batch = self._batch
         if batch.records or batch.positions:
+            if self.failure is not None:  # so it is told what exactly is refused, if anything is
+                await self._bus.check(self._topics.specs(COLLECTOR))
             await self.writer.write(batch.records, batch.positions)
             self.records += len(batch.records)
             self._batch = _Batch((), 0, {})

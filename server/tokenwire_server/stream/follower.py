@@ -16,7 +16,7 @@ from tokenwire_server.ports import FollowStatus
 from tokenwire_server.stream.records import Cut, PoisonError, read_logged
 from tokenwire_server.stream.replica import LogHoleError, Replica, ReplicaSink
 from tokenwire_server.stream.state_topic import read_state
-from tokenwire_server.stream.topics import Topics
+from tokenwire_server.stream.topics import GATEWAY, Topics
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["FollowError", "Follower"]
@@ -98,6 +98,7 @@ class Follower:
 
     async def _load(self) -> None:
         """Begin where the newest snapshots are, and come to where the log ends now; once done it is not done again."""
+        await self._bus.check(self._topics.specs(GATEWAY))
         if await self._bus.lineage(self._topics.log) != self._lineage:
             raise FollowError(f"the topic {self._topics.log} is another one than before")
         missing = [number for number in range(self._topics.partitions) if number not in self.begun]

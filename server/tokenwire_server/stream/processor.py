@@ -17,7 +17,7 @@ from tokenwire_server.stream.claim import Claim
 from tokenwire_server.stream.fold import Fold, Output
 from tokenwire_server.stream.records import CUT_KEY, PoisonError, encode, read_raw
 from tokenwire_server.stream.state_topic import read_state
-from tokenwire_server.stream.topics import Topics, partition_of
+from tokenwire_server.stream.topics import PROCESSOR, Topics, partition_of
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["NewerDataError", "Processor", "UnusableStateError"]
@@ -32,6 +32,7 @@ MAX_DEAD_BYTES: Final = (
     900_000  # of a record that is set aside: a larger one would not fit into a record with the reason
 )
 MAX_RETRY_S: Final = 5.0
+MAX_IN_VAIN: Final = 2  # transactions in a row; one is aborted whenever partitions change hands
 
 
 class NewerDataError(Exception):
@@ -82,6 +83,7 @@ class Processor:
         self._now_s = monotonic_s
         self._tell = tell
         self._partitions: dict[int, _Partition] = {}
+        self._in_vain = 0  # transactions in a row that were aborted
 
     @property
     def assigned(self) -> tuple[int, ...]:
@@ -111,23 +113,24 @@ class Processor:
         """
         worker = self._bus.worker(self._topics.raw, self._topics.group, self._instance)
         retry_s = POLL_S
-        is_ensured = is_ours = False
+        is_checked = is_ours = False
+        look = self._bus.ensure
         claim = Claim(self._bus, Place(self._topics.positions, 0), f"{self._topics.group}/{self._instance}")
         try:
             while True:
                 try:
-                    if not is_ensured:
-                        await self._bus.ensure(self._topics.specs())
-                        is_ensured = True
+                    if not is_checked:
+                        await look(self._topics.specs(PROCESSOR))
+                        look, is_checked = self._bus.check, True
                     if not is_ours:
                         await worker.commit([await claim.record()], {})
-                        is_ours = True
-                        self._tell(PartState.OK, "")
+                        is_ours, self._in_vain = True, 0
                     await self._step(worker)
                     retry_s = POLL_S
                 except BusError as error:  # whatever was folded since the last commit did not happen
                     self._partitions.clear()
                     worker.reset()
+                    is_checked = False
                     if isinstance(error, FencedError):
                         self.fenced += 1
                         if await claim.is_lost():
@@ -136,7 +139,10 @@ class Processor:
                         _log.warning("transaction took too long", reason=str(error))
                     elif isinstance(error, AbortedError):
                         self.aborted += 1
+                        self._in_vain += 1
                         _log.warning("transaction aborted", reason=str(error))
+                        if self._in_vain >= MAX_IN_VAIN:
+                            self._tell(PartState.FAILING, str(error))
                     else:
                         self._tell(PartState.FAILING, str(error))
                     await asyncio.sleep(retry_s)
@@ -168,10 +174,12 @@ class Processor:
         if offsets:
             after = await worker.commit(outgoing, offsets)
             self.transactions += 1
-            self._tell(PartState.OK, "")
+            self._in_vain = 0
             for number in offsets:
                 partition = self._partitions[number]
                 partition.log_offset = after.get(Place(self._topics.log, number), partition.log_offset)
+        if worker.is_member and self._in_vain < MAX_IN_VAIN:
+            self._tell(PartState.OK, "")
 
     def _feed(self, partition: _Partition, record: Record, outgoing: list[Outgoing] | None) -> None:
         try:
