@@ -8,7 +8,7 @@ from typing import Final
 
 from tokenwire_server.bus.port import Bus, FencedError
 from tokenwire_server.cache.elected import Elected
-from tokenwire_server.cache.service import POLLERS, open_cache
+from tokenwire_server.cache.service import POLLERS, SharedCache, open_cache
 from tokenwire_server.command_progress import counted, stopping
 from tokenwire_server.errors import ReplacedError, UserError
 from tokenwire_server.feeding import feed
@@ -29,6 +29,7 @@ _log = get_log(__name__)
 ROLE_PLACE: Final = 0  # among the ports of the roles
 FINISH_S: Final = 5.0  # for writing what is left at the end
 REPORT_INTERVAL_S: Final = 10.0
+LOOK_INTERVAL_S: Final = 1.0
 _DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
 
@@ -82,13 +83,14 @@ async def collect_to_bus(
     async with open_cache(settings) as cache:
         if cache is not None:
             sources = cache.elected(sources, lambda source: isinstance(source, Aggregator), POLLERS)
-        return await _collect_to_bus(settings, sources, bus, port, duration_s, announce)
+        return await _collect_to_bus(settings, sources, bus, cache, port, duration_s, announce)
 
 
 async def _collect_to_bus(
     settings: Settings,
     sources: Sequence[Source],
     bus: Bus,
+    cache: SharedCache | None,
     port: int | None,
     duration_s: float | None,
     announce: Callable[[str], None],
@@ -97,7 +99,7 @@ async def _collect_to_bus(
     name = instance_of(settings)
     replays = [each.name for each in sources if isinstance(each, Replay) and each.is_replay]
     sink = BusSink(bus, topics_of(settings), name, replays, {each.name: each.cadence_ms for each in sources})
-    status = _status(name, sink, sources)
+    status = _status(name, sink, sources, cache)
     metrics = _instruments(status, sink, sources, settings.otlp_endpoint)
     try:
         with stopping() as stop:
@@ -162,7 +164,8 @@ async def _collect(
     writing = asyncio.create_task(sink.run(), name="writing")
     writing.add_done_callback(lambda _: stop.set())  # it ends by itself only when it can't go on
     try:
-        await feed(sources, sink, stop, duration_s, _report(sink), _tick(sink, settings.update_interval_s))
+        beside = _report(sink), _tick(sink, settings.update_interval_s), _look_again(sink)
+        await feed(sources, sink, stop, duration_s, *beside)
         status.is_stopping = True
         sink.close()
         await asyncio.wait((writing,), timeout=FINISH_S)
@@ -173,7 +176,7 @@ async def _collect(
         writing.result()
 
 
-def _status(name: str, sink: BusSink, sources: Sequence[Source]) -> RoleStatus:
+def _status(name: str, sink: BusSink, sources: Sequence[Source], cache: SharedCache | None) -> RoleStatus:
     status = RoleStatus("collect", name, ("kafka", "sources"))
     elected = {each.name for each in sources if isinstance(each, Elected)}
 
@@ -184,11 +187,12 @@ def _status(name: str, sink: BusSink, sources: Sequence[Source]) -> RoleStatus:
 
     def tell() -> None:
         status.tell("kafka", PartState.FAILING if sink.failure else PartState.OK, sink.failure or "")
-        if any(
-            state in _DELIVERING or (source in elected and state is SourceState.STARTING)  # it stands by
-            for source, state in sink.states.items()
-        ):
+        stands_by = any(source in elected and state is SourceState.STARTING for source, state in sink.states.items())
+        undecided = "" if cache is None else cache.status().reason
+        if any(state in _DELIVERING for state in sink.states.values()) or (stands_by and not undecided):
             status.tell("sources", PartState.OK)
+        elif stands_by:
+            status.tell("sources", PartState.FAILING, f"it can't be known who is to poll: {undecided}")
         elif any(state is not SourceState.STARTING for state in sink.states.values()):
             status.tell("sources", PartState.FAILING, "no source delivers")
 
@@ -198,6 +202,7 @@ def _status(name: str, sink: BusSink, sources: Sequence[Source]) -> RoleStatus:
         "waiting_records": sink.waiting,
         "has_room": sink.has_room,
         "clock_skew_ms": sink.writer.skew_ms,
+        **({} if cache is None else {"cache": cache.status().body()}),
     }
     return status
 
@@ -247,6 +252,13 @@ async def _tick(sink: BusSink, interval_s: float) -> None:
     while True:
         await asyncio.sleep(interval_s)
         sink.tick(loop.time())
+
+
+async def _look_again(sink: BusSink) -> None:
+    """At what changes without a word: whether the cache can be had."""
+    while True:
+        await asyncio.sleep(LOOK_INTERVAL_S)
+        sink.on_change()
 
 
 async def _report(sink: BusSink) -> None:

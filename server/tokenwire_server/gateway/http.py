@@ -50,7 +50,6 @@ RETRY_AFTER_S: Final = 5
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 _STREAMS: Final = "/ws/"
 _DESCRIBED: Final = ("/api/", "/internal/", "/udf/", "/openapi.json", "/docs", "/asyncapi.json")
-_CACHE_FIELDS: Final = ("reason", "engine", "role", "generation")
 _DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
 
@@ -130,8 +129,7 @@ class Answers:
             }
         cache = self._status.cache_status()
         if cache is not None:  # what was known last is served all the same
-            fields = {"state": str(cache.state), **{name: getattr(cache, name) for name in _CACHE_FIELDS}}
-            body["cache"] = {name: value for name, value in fields.items() if value}
+            body["cache"] = cache.body()
         followed = self._status.follow_status()
         if followed is not None:
             body["log"] = {"lag": followed.lag_records, **({"reason": followed.reason} if followed.reason else {})}
