@@ -17,6 +17,7 @@ from tokenwire_server.ports import Replay, Resumable, Source, SourceState, Talli
 from tokenwire_server.roles import PartState, RoleAnswers, RoleStatus, build_role_metrics, instance_of, serve_health
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources.aggregator import Aggregator
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import BusSink
 from tokenwire_server.stream.topics import topics_of
 from tokenwire_server.telemetry.logs import get_log
@@ -66,13 +67,14 @@ async def collect_to_bus(
     sources: Sequence[Source],
     bus: Bus,
     *,
+    clock: BrokersClock | None = None,
     port: int | None = None,
     duration_s: float | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> BusSummary:
     """Collect until Ctrl-C or SIGTERM, the end of the time, or the end of all sources; what came by then is written, if
-    the bus takes it within ``FINISH_S``. ``port`` is where to answer for it (None: where the settings say). With a
-    cache (Redis), one collector at a time polls.
+    the bus takes it within ``FINISH_S``. ``clock`` is told how the brokers' differs. ``port`` is where to answer for it
+    (None: where the settings say). With a cache (Redis), one collector at a time polls.
 
     ``announce`` is told the URL of that port; the sources begin once the bus can be had.
 
@@ -83,7 +85,7 @@ async def collect_to_bus(
     async with open_cache(settings) as cache:
         if cache is not None:
             sources = cache.elected(sources, lambda source: isinstance(source, Aggregator), POLLERS)
-        return await _collect_to_bus(settings, sources, bus, cache, port, duration_s, announce)
+        return await _collect_to_bus(settings, sources, bus, cache, clock, port, duration_s, announce)
 
 
 async def _collect_to_bus(
@@ -91,6 +93,7 @@ async def _collect_to_bus(
     sources: Sequence[Source],
     bus: Bus,
     cache: SharedCache | None,
+    clock: BrokersClock | None,
     port: int | None,
     duration_s: float | None,
     announce: Callable[[str], None],
@@ -98,7 +101,7 @@ async def _collect_to_bus(
     begun_s = time.monotonic()
     name = instance_of(settings)
     replays = [each.name for each in sources if isinstance(each, Replay) and each.is_replay]
-    sink = BusSink(bus, topics_of(settings), name, replays, {each.name: each.cadence_ms for each in sources})
+    sink = BusSink(bus, topics_of(settings), name, replays, {each.name: each.cadence_ms for each in sources}, clock)
     status = _status(name, sink, sources, cache)
     metrics = _instruments(status, sink, sources, settings.otlp_endpoint)
     try:
@@ -189,8 +192,12 @@ def _status(name: str, sink: BusSink, sources: Sequence[Source], cache: SharedCa
         status.tell("kafka", PartState.FAILING if sink.failure else PartState.OK, sink.failure or "")
         stands_by = any(source in elected and state is SourceState.STARTING for source, state in sink.states.items())
         undecided = "" if cache is None else cache.status().reason
-        if any(state in _DELIVERING for state in sink.states.values()) or (stands_by and not undecided):
+        delivering = [source for source, state in sink.states.items() if state in _DELIVERING]
+        wrong = sink.wrong_clocks.reasons
+        if any(source not in wrong for source in delivering) or (stands_by and not undecided):
             status.tell("sources", PartState.OK)
+        elif delivering:
+            status.tell("sources", PartState.FAILING, "; ".join(wrong[source] for source in delivering))
         elif stands_by:
             status.tell("sources", PartState.FAILING, f"it can't be known who is to poll: {undecided}")
         elif any(state is not SourceState.STARTING for state in sink.states.values()):
@@ -201,7 +208,8 @@ def _status(name: str, sink: BusSink, sources: Sequence[Source], cache: SharedCa
         "sources": states(),
         "waiting_records": sink.waiting,
         "has_room": sink.has_room,
-        "clock_skew_ms": sink.writer.skew_ms,
+        "clock_skew_ms": sink.brokers_clock.skew_ms,
+        **({"clocks": dict(sink.wrong_clocks.reasons)} if sink.wrong_clocks.reasons else {}),
         **({} if cache is None else {"cache": cache.status().body()}),
     }
     return status
@@ -242,7 +250,7 @@ def _instruments(status: RoleStatus, sink: BusSink, sources: Sequence[Source], o
         description="How far the brokers' clock is ahead of this machine's, as far as that is certain.",
         unit="s",
         kind=Kind.GAUGE,
-        read=lambda: [(writer.skew_ms / 1_000, {})],
+        read=lambda: [(sink.brokers_clock.skew_ms / 1_000, {})],
     )
     return metrics
 

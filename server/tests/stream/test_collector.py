@@ -20,6 +20,7 @@ from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.sources.tape import Tape
 from tokenwire_server.stream import collector
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import COMMIT_INTERVAL_S, BusSink
 from tokenwire_server.stream.collector_writer import read_positions
 from tokenwire_server.stream.records import RawEvent, State, read_raw
@@ -70,7 +71,7 @@ async def ids(bus: MemoryBus) -> dict[str, list[str]]:
 
 @contextlib.asynccontextmanager
 async def collecting(bus: Any, name: str = "c", replays: Sequence[str] = ()) -> AsyncIterator[BusSink]:
-    sink = BusSink(bus, TOPICS, name, replays, cadences_ms={"s": 700}, wall_ms=wall_ms)
+    sink = BusSink(bus, TOPICS, name, replays, cadences_ms={"s": 700}, clock=BrokersClock(wall_ms))
     await sink.begin()
     task = asyncio.create_task(sink.run())
     try:
@@ -151,7 +152,7 @@ async def killed_again_and_again(
 ) -> int:
     """Collect what ``play`` delivers, to its end, however often it is killed; how often that was."""
     for kills in itertools.count():
-        sink = BusSink(Shaky(bus, chance), TOPICS, "c", ["tape"], wall_ms=wall_ms)
+        sink = BusSink(Shaky(bus, chance), TOPICS, "c", ["tape"], clock=BrokersClock(wall_ms))
 
         async def collect(sink: BusSink = sink) -> None:
             positions = await sink.begin()
@@ -426,7 +427,7 @@ def test_a_bus_that_is_away_at_the_start_is_waited_for() -> None:
     async def scenario() -> None:
         bus = Away(await new_bus())
         bus.is_away = True
-        sink = BusSink(bus, TOPICS, "c", wall_ms=wall_ms)
+        sink = BusSink(bus, TOPICS, "c", clock=BrokersClock(wall_ms))
         beginning = asyncio.create_task(sink.begin())
         await asyncio.sleep(60)
         assert not beginning.done()
@@ -442,7 +443,7 @@ def test_a_bus_that_is_away_at_the_start_is_waited_for() -> None:
 def test_a_second_collector_of_a_name_ends_the_first_for_good() -> None:
     async def scenario() -> None:
         bus = await new_bus()
-        first = BusSink(bus, TOPICS, "c", wall_ms=wall_ms)
+        first = BusSink(bus, TOPICS, "c", clock=BrokersClock(wall_ms))
         await first.begin()
         writing = asyncio.create_task(first.run())
         await asyncio.sleep(2 * COMMIT_INTERVAL_S)
@@ -467,7 +468,7 @@ def test_of_two_that_begin_together_one_goes_on(seed: int) -> None:
 
         async def collect() -> None:
             await asyncio.sleep(chance.random() / 5)
-            sink = BusSink(Shaky(bus, chance), TOPICS, "c", wall_ms=wall_ms)
+            sink = BusSink(Shaky(bus, chance), TOPICS, "c", clock=BrokersClock(wall_ms))
             await sink.begin()
             async with asyncio.TaskGroup() as group:
                 group.create_task(sink.run())
@@ -511,11 +512,11 @@ def test_a_clock_that_differs_is_told(caplog: pytest.LogCaptureFixture) -> None:
         now_ms = NOW_MS
         bus = MemoryBus(lambda: now_ms)
         async with collecting(bus) as sink:
-            assert sink.writer.skew_ms == 0
+            assert sink.brokers_clock.skew_ms == 0
         assert "clocks differ" not in caplog.text
         now_ms -= 60_000
         async with collecting(bus) as sink:
-            assert sink.writer.skew_ms == -60_000
+            assert sink.brokers_clock.skew_ms == -60_000
         assert "clocks differ" in caplog.text
 
     run_virtual(scenario)

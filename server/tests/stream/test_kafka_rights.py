@@ -26,6 +26,7 @@ from tokenwire_server.ports import PartState
 from tokenwire_server.roles import open_bus
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream import collector, processor
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import BusSink
 from tokenwire_server.stream.processor import Processor
 from tokenwire_server.stream.records import Numbered, encode, read_logged, read_raw
@@ -245,7 +246,7 @@ async def test_a_collector_that_may_not_write_keeps_what_it_has_and_writes_it_on
     async with everything(guarded_kafka) as root, bus_of(guarded_kafka, unique) as bus:
         await root.ensure(topics.specs())
         guarded_kafka.grant(*bindings(granted(topics, unique, "collect")))
-        sink = BusSink(bus, topics, "one", wall_ms=lambda: NOW_MS)
+        sink = BusSink(bus, topics, "one", clock=BrokersClock(lambda: NOW_MS))
         async with asyncio.timeout(_PATIENCE_S):
             await sink.begin()
         writing = asyncio.create_task(sink.run())

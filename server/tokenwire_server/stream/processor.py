@@ -83,6 +83,7 @@ class Processor:
         self._now_s = monotonic_s
         self._tell = tell
         self._partitions: dict[int, _Partition] = {}
+        self._told: set[tuple[str, str]] = set()  # what was rejected: the log has it
         self._in_vain = 0  # transactions in a row that were aborted
 
     @property
@@ -164,6 +165,7 @@ class Processor:
             self._feed(partition, record, outgoing)
             offsets[partition.number] = partition.offset = record.offset + 1
         self.raw_records += len(polled.records)
+        self._tell_rejections()
         # Those that fell silent, too: what their newest snapshots do not hold is not kept for long.
         now_s = self._now_s()
         for number, partition in self._partitions.items():
@@ -180,6 +182,12 @@ class Processor:
                 partition.log_offset = after.get(Place(self._topics.log, number), partition.log_offset)
         if worker.is_member and self._in_vain < MAX_IN_VAIN:
             self._tell(PartState.OK, "")
+
+    def _tell_rejections(self) -> None:
+        """The log tells of the first of each kind."""
+        for source, reason in self.rejections().keys() - self._told:
+            self._told.add((source, reason))
+            _log.warning("data rejected", source=source, reason=reason)
 
     def _feed(self, partition: _Partition, record: Record, outgoing: list[Outgoing] | None) -> None:
         try:
