@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from tokenwire_server.cache.service import SharedCache, open_cache
 from tokenwire_server.core.hub import HubConfig
 from tokenwire_server.core.plain_hub import PlainConfig
-from tokenwire_server.errors import UserError
+from tokenwire_server.errors import AwayError, UserError
 from tokenwire_server.feeding import OwnMarket
 from tokenwire_server.gateway.bar_rows import kline_row
 from tokenwire_server.gateway.dispatch import dispatcher
@@ -24,7 +24,7 @@ from tokenwire_server.gateway.handshake import ENDPOINT
 from tokenwire_server.gateway.http import SOCKETIO_PATH, ASGIApp, build_http_app
 from tokenwire_server.gateway.plain_streams import PlainStreams
 from tokenwire_server.gateway.server import GatewayServer
-from tokenwire_server.history.service import open_history
+from tokenwire_server.history.service import KeptHistory, open_history
 from tokenwire_server.instruments import build_instruments, observe_socketio
 from tokenwire_server.intake import Intake
 from tokenwire_server.market.bar_pages import PageBar
@@ -37,6 +37,7 @@ from tokenwire_server.sources.aggregator import Aggregator
 from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import configure_logging, get_log
 from tokenwire_server.telemetry.metrics import Metrics
+from tokenwire_server.waiting import open_when_there
 
 if TYPE_CHECKING:
     from tokenwire_server.gateway.socketio_face import SocketIOFace
@@ -124,7 +125,13 @@ async def _serve(settings: Settings) -> None:
         settings.data is None and settings.timescale_host is None and not settings.sources
     ):  # what is posted is taken only where it is kept
         settings = settings.model_copy(update={"data": DEFAULT_DATA})
-    async with running(settings, build_sources(settings), handle_signals=True) as started:
+    sources = build_sources(settings)
+    try:
+        kept = await open_when_there(settings, "run", port=settings.port, flag="--port")
+    except AwayError as error:
+        _log.info("ended before the database could be had", reason=str(error))
+        return
+    async with _serving_kept(settings, sources, kept, None, handle_signals=True) as started:
         announce(settings, started)
         await until_finished(started)
 
@@ -153,6 +160,20 @@ async def running(
             must be, or an extra is missing.
     """
     kept = await open_history(settings)
+    async with _serving_kept(settings, sources, kept, hub_config, handle_signals=handle_signals) as started:
+        yield started
+
+
+@asynccontextmanager
+async def _serving_kept(
+    settings: Settings,
+    sources: Sequence[Source],
+    kept: KeptHistory | None,
+    hub_config: HubConfig | None,
+    *,
+    handle_signals: bool,
+) -> AsyncIterator[Running]:
+    """The same with a history that is open, and is closed afterwards."""
     try:
         async with (
             open_cache(settings) as cache,

@@ -16,6 +16,7 @@ from tokenwire_server.errors import UserError
 if TYPE_CHECKING:
     from tokenwire_server.ports import Source
     from tokenwire_server.settings import Settings
+    from tokenwire_server.stream.brokers_clock import BrokersClock
 
 __all__ = ["collect", "record", "replay", "simulate"]
 
@@ -163,6 +164,7 @@ def collect(
     from tokenwire_server import collect_command, command_progress  # noqa: PLC0415
     from tokenwire_server.record_command import asked_sources  # noqa: PLC0415
     from tokenwire_server.settings import load  # noqa: PLC0415
+    from tokenwire_server.stream.brokers_clock import BrokersClock  # noqa: PLC0415
     from tokenwire_server.telemetry.logs import configure_logging  # noqa: PLC0415
 
     named = [*(source or []), *collect_command.exchange_source(exchange, symbols)]
@@ -182,10 +184,11 @@ def collect(
         env_file=env_file,
     )
     configure_logging(settings.log_level, settings.log_format)
-    sources = asked_sources(settings, "collect")
+    clock = BrokersClock()
+    sources = asked_sources(settings, "collect", clock.later_ms)
     seconds = command_progress.parse_seconds(duration, "--duration")
     if settings.kafka_bootstrap_servers is not None:
-        return _collect_to_kafka(settings, sources, health_port, seconds)
+        return _collect_to_kafka(settings, sources, clock, health_port, seconds)
     if settings.kept_in is None:
         raise UserError("collect needs a place to store in: --data DIR, TIMESCALE_HOST, or --kafka HOST:PORT")
     request = collect_command.CollectRequest(
@@ -210,7 +213,7 @@ def collect(
 
 
 def _collect_to_kafka(
-    settings: "Settings", sources: "Sequence[Source]", port: int | None, seconds: float | None
+    settings: "Settings", sources: "Sequence[Source]", clock: "BrokersClock", port: int | None, seconds: float | None
 ) -> int:
     from tokenwire_server import collect_role, command_progress, roles  # noqa: PLC0415
     from tokenwire_server.stream.topics import topics_of  # noqa: PLC0415
@@ -226,7 +229,9 @@ def _collect_to_kafka(
         )
 
     summary = command_progress.run(
-        collect_role.collect_to_bus(settings, sources, bus, port=port, duration_s=seconds, announce=announce)
+        collect_role.collect_to_bus(
+            settings, sources, bus, clock=clock, port=port, duration_s=seconds, announce=announce
+        )
     )
     values = f", {summary.values} values" if summary.values else ""
     typer.echo(

@@ -15,7 +15,6 @@ from tokenwire_server.gateway.endpoint import Endpoint
 from tokenwire_server.gateway.http import Answers
 from tokenwire_server.gateway.plain_streams import PlainStreams
 from tokenwire_server.history.recorder import HistoryState
-from tokenwire_server.history.service import open_history
 from tokenwire_server.instruments import build_instruments
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import Source, SourceState
@@ -23,6 +22,7 @@ from tokenwire_server.roles import serve_health
 from tokenwire_server.settings import Settings
 from tokenwire_server.source_spec import EXCHANGES
 from tokenwire_server.telemetry.logs import get_log
+from tokenwire_server.waiting import open_when_there
 
 __all__ = ["CollectRequest", "CollectSummary", "collect", "exchange_source"]
 
@@ -79,7 +79,8 @@ async def collect(
     request: CollectRequest,
     announce: Callable[[str], None] = lambda _: None,
 ) -> CollectSummary:
-    """Collect until Ctrl-C or SIGTERM, the end of the time, or the end of all sources; everything is stored then.
+    """Collect until Ctrl-C or SIGTERM, the end of the time, or the end of all sources; everything is stored then. A
+    database that can't be had is waited for.
 
     ``announce`` is told the URL of the health port, or an empty text, when collecting has begun.
 
@@ -87,7 +88,14 @@ async def collect(
         UserError: the data directory, the database or the port can't be used.
     """
     begun_s = time.monotonic()
-    kept = await open_history(settings, request.data)
+    kept = await open_when_there(
+        settings,
+        "collect",
+        request.data,
+        port=request.health_port,
+        flag="--health-port",
+        limit_s=request.duration_s,
+    )
     if kept is None:
         raise UserError("collect needs a place to store in: --data DIR, or TIMESCALE_HOST")
     try:

@@ -17,6 +17,7 @@ from tokenwire_server.ports import DELIVERING, Replay, Resumable, Source, Source
 from tokenwire_server.roles import PartState, RoleAnswers, RoleStatus, build_role_metrics, instance_of, serve_health
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources.aggregator import Aggregator
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import BusSink
 from tokenwire_server.stream.topics import topics_of
 from tokenwire_server.tasks import end
@@ -30,6 +31,7 @@ _log = get_log(__name__)
 ROLE_PLACE: Final = 0  # among the ports of the roles
 FINISH_S: Final = 5.0  # for writing what is left at the end
 REPORT_INTERVAL_S: Final = 10.0
+LOOK_INTERVAL_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +67,14 @@ async def collect_to_bus(
     sources: Sequence[Source],
     bus: Bus,
     *,
+    clock: BrokersClock | None = None,
     port: int | None = None,
     duration_s: float | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> BusSummary:
     """Collect until Ctrl-C or SIGTERM, the end of the time, or the end of all sources; what came by then is written, if
-    the bus takes it within ``FINISH_S``. ``port`` is where to answer for it (None: where the settings say). With a
-    cache (Redis), one collector at a time polls.
+    the bus takes it within ``FINISH_S``. ``clock`` is told how the brokers' differs. ``port`` is where to answer for it
+    (None: where the settings say). With a cache (Redis), one collector at a time polls.
 
     ``announce`` is told the URL of that port; the sources begin once the bus can be had.
 
@@ -82,7 +85,7 @@ async def collect_to_bus(
     async with open_cache(settings) as cache:
         if cache is not None:
             sources = cache.elected(sources, lambda source: isinstance(source, Aggregator), POLLERS)
-        return await _collect_to_bus(settings, sources, bus, cache, port, duration_s, announce)
+        return await _collect_to_bus(settings, sources, bus, cache, clock, port, duration_s, announce)
 
 
 async def _collect_to_bus(
@@ -90,6 +93,7 @@ async def _collect_to_bus(
     sources: Sequence[Source],
     bus: Bus,
     cache: SharedCache | None,
+    clock: BrokersClock | None,
     port: int | None,
     duration_s: float | None,
     announce: Callable[[str], None],
@@ -97,8 +101,8 @@ async def _collect_to_bus(
     begun_s = time.monotonic()
     name = instance_of(settings)
     replays = [each.name for each in sources if isinstance(each, Replay) and each.is_replay]
-    sink = BusSink(bus, topics_of(settings), name, replays, {each.name: each.cadence_ms for each in sources})
-    status = _status(name, sink, sources)
+    sink = BusSink(bus, topics_of(settings), name, replays, {each.name: each.cadence_ms for each in sources}, clock)
+    status = _status(name, sink, sources, cache)
     metrics = _instruments(status, sink, sources, settings.otlp_endpoint)
     if cache is not None:
         cache.observe(metrics)
@@ -163,7 +167,8 @@ async def _collect(
     writing = asyncio.create_task(sink.run(), name="writing")
     writing.add_done_callback(lambda _: stop.set())  # it ends by itself only when it can't go on
     try:
-        await feed(sources, sink, stop, duration_s, _report(sink), _tick(sink, settings.update_interval_s))
+        beside = _report(sink), _tick(sink, settings.update_interval_s), _look_again(sink)
+        await feed(sources, sink, stop, duration_s, *beside)
         status.is_stopping = True
         sink.close()
         await asyncio.wait((writing,), timeout=FINISH_S)
@@ -174,7 +179,7 @@ async def _collect(
         writing.result()
 
 
-def _status(name: str, sink: BusSink, sources: Sequence[Source]) -> RoleStatus:
+def _status(name: str, sink: BusSink, sources: Sequence[Source], cache: SharedCache | None) -> RoleStatus:
     status = RoleStatus("collect", name, ("kafka", "sources"))
     elected = {each.name for each in sources if isinstance(each, Elected)}
 
@@ -185,11 +190,16 @@ def _status(name: str, sink: BusSink, sources: Sequence[Source]) -> RoleStatus:
 
     def tell() -> None:
         status.tell("kafka", PartState.FAILING if sink.failure else PartState.OK, sink.failure or "")
-        if any(
-            state in DELIVERING or (source in elected and state is SourceState.STARTING)  # it stands by
-            for source, state in sink.states.items()
-        ):
+        stands_by = any(source in elected and state is SourceState.STARTING for source, state in sink.states.items())
+        undecided = "" if cache is None else cache.status().reason
+        delivering = [source for source, state in sink.states.items() if state in DELIVERING]
+        wrong = sink.wrong_clocks.reasons
+        if any(source not in wrong for source in delivering) or (stands_by and not undecided):
             status.tell("sources", PartState.OK)
+        elif delivering:
+            status.tell("sources", PartState.FAILING, "; ".join(wrong[source] for source in delivering))
+        elif stands_by:
+            status.tell("sources", PartState.FAILING, f"it can't be known who is to poll: {undecided}")
         elif any(state is not SourceState.STARTING for state in sink.states.values()):
             status.tell("sources", PartState.FAILING, "no source delivers")
 
@@ -198,7 +208,9 @@ def _status(name: str, sink: BusSink, sources: Sequence[Source]) -> RoleStatus:
         "sources": states(),
         "waiting_records": sink.waiting,
         "has_room": sink.has_room,
-        "clock_skew_ms": sink.writer.skew_ms,
+        "clock_skew_ms": sink.brokers_clock.skew_ms,
+        **({"clocks": dict(sink.wrong_clocks.reasons)} if sink.wrong_clocks.reasons else {}),
+        **({} if cache is None else {"cache": cache.status().body()}),
     }
     return status
 
@@ -238,7 +250,7 @@ def _instruments(status: RoleStatus, sink: BusSink, sources: Sequence[Source], o
         description="How far the brokers' clock is ahead of this machine's, as far as that is certain.",
         unit="s",
         kind=Kind.GAUGE,
-        read=lambda: [(writer.skew_ms / 1_000, {})],
+        read=lambda: [(sink.brokers_clock.skew_ms / 1_000, {})],
     )
     return metrics
 
@@ -248,6 +260,13 @@ async def _tick(sink: BusSink, interval_s: float) -> None:
     while True:
         await asyncio.sleep(interval_s)
         sink.tick(loop.time())
+
+
+async def _look_again(sink: BusSink) -> None:
+    """At what changes without a word: whether the cache can be had."""
+    while True:
+        await asyncio.sleep(LOOK_INTERVAL_S)
+        sink.on_change()
 
 
 async def _report(sink: BusSink) -> None:

@@ -2,13 +2,17 @@
 
 from typing import ClassVar
 
-__all__ = ["ReplacedError", "UserError"]
+__all__ = ["AwayError", "ReplacedError", "UserError"]
 
 
 class UserError(Exception):
     """What is wrong and what to do about it, in one line. ``main`` prints it and exits with ``exit_code``."""
 
     exit_code: ClassVar[int] = 2
+
+
+class AwayError(UserError):
+    """An engine can't be reached, or refuses: once that is mended, there or in the settings, the same works."""
 
 
 class ReplacedError(UserError):

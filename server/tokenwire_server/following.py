@@ -175,6 +175,13 @@ class FollowedMarket:
             read=lambda: [(follower.records, {})],
         )
         metrics.observe(
+            "gateway_clock_skew",
+            description="How far the brokers' clock is ahead of this machine's, about.",
+            unit="s",
+            kind=Kind.GAUGE,
+            read=lambda: [(follower.clock.skew_ms / 1_000, {})],
+        )
+        metrics.observe(
             "gateway_log_failures",
             description="Times that the log could not be read.",
             kind=Kind.COUNTER,
@@ -232,7 +239,7 @@ class FollowedMarket:
 
     def _status(self, follower: Follower) -> FollowStatus:
         status = follower.status()
-        return FollowStatus(self.failure or status.reason or self._check.missing, status.lag_records)
+        return status._replace(reason=self.failure or status.reason or self._check.missing)
 
     def _history_status(self) -> HistoryStatus | None:
         if self._history is None:

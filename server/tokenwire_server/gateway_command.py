@@ -23,7 +23,7 @@ from tokenwire_server.roles import (
     serve_health,
 )
 from tokenwire_server.settings import Settings
-from tokenwire_server.stream.topics import Topics, topics_of
+from tokenwire_server.stream.topics import GATEWAY, Topics, topics_of
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["ROLE_PLACE", "serve_log"]
@@ -109,7 +109,7 @@ async def _lineage(bus: Bus, topics: Topics, status: RoleStatus, stop: asyncio.E
     retry_s = FIRST_RETRY_S
     while not stop.is_set():
         try:
-            await bus.ensure(topics.specs())
+            await bus.ensure(topics.specs(GATEWAY))
             lineage = await bus.lineage(topics.log)
         except BusError as error:
             status.tell("kafka", PartState.FAILING, str(error))

@@ -40,7 +40,8 @@ from tokenwire_server.ports import (
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.token_sets import SET_NAMES, TokenLists
 from tokenwire_server.validation.reason_counts import ReasonCounts
-from tokenwire_server.validation.trades import Rejection, validate_recorded, validate_trade, validate_value
+from tokenwire_server.validation.trades import Reason, Rejection, validate_recorded, validate_trade, validate_value
+from tokenwire_server.validation.wrong_clocks import WrongClocks
 
 __all__ = ["Pipeline"]
 
@@ -93,6 +94,7 @@ class Pipeline:
             self, monotonic_ms(), config, new_secret=new_secret, stream=stream or secrets.token_urlsafe(_STREAM_BYTES)
         )
         self.rejections = ReasonCounts()  # by source and reason
+        self.wrong_clocks = WrongClocks()
         self.doubts = ReasonCounts()  # by source and kind
         self.accepted: dict[str, int] = {}  # trades that passed validation, by source
         self.values_taken: dict[str, int] = {}  # stated values that did, by source
@@ -213,10 +215,15 @@ class Pipeline:
             if rejection is None:
                 apply(source, item)
                 accepted += 1
+                self.wrong_clocks.taken(source)
                 if not old_ms <= item.time_ms <= ahead_ms:
                     self.doubted(source, Doubt.TIME_OLD if item.time_ms < old_ms else Doubt.TIME_AHEAD, item.address)
             else:
                 self.rejected(source, rejection.reason, rejection.detail)
+                if rejection.reason is Reason.TIME_IN_FUTURE and self.wrong_clocks.refused(
+                    source, item.time_ms - present_ms
+                ):
+                    _log.error("clock wrong", reason=self.wrong_clocks.reasons[source])
         counts[source] = counts.get(source, 0) + accepted
 
     def before_tick(self, callback: Callable[[float], None]) -> None:

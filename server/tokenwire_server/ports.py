@@ -52,10 +52,12 @@ DELIVERING: Final = frozenset({SourceState.LIVE, SourceState.ENDED})
 
 class FollowStatus(NamedTuple):
     """How it is with following a log: ``reason`` is why what is here is not what everybody else has (empty: it is),
-    ``lag_records`` how many records of the log were not applied when that was last asked."""
+    ``lag_records`` how many records of the log were not applied when that was last asked. ``skew_ms`` is how far the
+    brokers' clock is ahead of ours."""
 
     reason: str
     lag_records: int
+    skew_ms: int = 0
 
 
 class LoadingError(Exception):

@@ -39,11 +39,12 @@ async def process_log(
     topics, instance = topics_of(settings), instance_of(settings)
     try:
         status = RoleStatus(_ROLE, instance, ("kafka",))
+        found = _Found(status)
         processor = Processor(
             bus, topics, instance, BarPlan(parse_intervals(settings.bar_intervals)), settings.max_tokens,
-            tell=lambda state, reason: status.tell("kafka", state, reason), accepts_gaps=accepts_gaps,
+            tell=found.by_processor, accepts_gaps=accepts_gaps,
         )  # fmt: skip
-        lag = _Lag(bus, topics, processor, status)
+        lag = _Lag(bus, topics, processor, found.by_lag)
         status.details = lambda: {"partitions": processor.assigned, "lag": lag.records}
         metrics = build_role_metrics(status, settings.otlp_endpoint)
         _observe(metrics, processor, lag)
@@ -84,31 +85,50 @@ async def _until(stop: asyncio.Event, status: RoleStatus, processor: Processor, 
         await end(processing, asking, stopped)  # a transaction that is not committed did not happen
 
 
+class _Found:
+    """How Kafka is, as the processor and whoever asks for its lag found it."""
+
+    def __init__(self, status: RoleStatus) -> None:
+        self._status = status
+        self._processing = (PartState.STARTING, "")
+        self._lag_reason = ""
+
+    def by_processor(self, state: PartState, reason: str) -> None:
+        self._processing = state, reason
+        self._tell()
+
+    def by_lag(self, reason: str) -> None:
+        self._lag_reason = reason
+        self._tell()
+
+    def _tell(self) -> None:
+        state, reason = self._processing
+        if self._lag_reason and state is not PartState.FAILING:
+            state, reason = PartState.FAILING, self._lag_reason
+        self._status.tell("kafka", state, reason)
+
+
 class _Lag:
     """How many raw records of its partitions the processor has not read, about. Whoever has nothing to do notices here
     that the brokers are away."""
 
-    def __init__(self, bus: Bus, topics: Topics, processor: Processor, status: RoleStatus) -> None:
+    def __init__(self, bus: Bus, topics: Topics, processor: Processor, tell: Callable[[str], None]) -> None:
         self.records = 0
         self._bus = bus
         self._topics = topics
         self._processor = processor
-        self._status = status
+        self._tell = tell
 
     async def run(self) -> None:
-        is_away = False
         places = [Place(self._topics.raw, number) for number in range(self._topics.partitions)]
         while True:
             await asyncio.sleep(LAG_INTERVAL_S)
             try:
                 ends = await self._bus.ends(places)
             except BusError as error:
-                is_away = True
-                self._status.tell("kafka", PartState.FAILING, str(error))
+                self._tell(str(error))
                 continue
-            if is_away and not self._processor.gap:
-                is_away = False
-                self._status.tell("kafka", PartState.OK)
+            self._tell("")
             # The mark at the end of a transaction is no record.
             offsets = self._processor.offsets
             self.records = sum(max(0, ends[places[number]] - 1 - offset) for number, offset in offsets.items())

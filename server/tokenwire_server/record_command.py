@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tokenwire_server.ports import Source, SourceState
 from tokenwire_server.settings import Settings
 from tokenwire_server.sources import build_sources
 from tokenwire_server.sources.recording import Recording
+from tokenwire_server.sources.simulator import wall_ms
 from tokenwire_server.sources.tape_writer import FLUSH_INTERVAL_S, TapeWriter
 
 __all__ = ["RecordRequest", "RecordSummary", "asked_sources", "print_record", "record"]
@@ -48,15 +49,16 @@ class RecordSummary:
     """Every source failed for good."""
 
 
-def asked_sources(settings: Settings, command: str) -> list[Source]:
-    """The sources that were asked for: by name, for these commands do not make up data unasked.
+def asked_sources(settings: Settings, command: str, clock: Callable[[], int] = wall_ms) -> list[Source]:
+    """The sources that were asked for: by name, for these commands do not make up data unasked. ``clock`` as of
+    ``build_sources``.
 
     Raises:
         UserError: none was, or one can't be built.
     """
     if "source" not in settings.model_fields_set or not settings.sources:
         raise UserError(f"{command} needs a source: --source binance:BTCUSDT, say, or --source simulator")
-    return build_sources(settings)
+    return build_sources(settings, clock)
 
 
 async def record(settings: Settings, request: RecordRequest) -> RecordSummary:

@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from aiohttp import web
 from tokenwire_server.errors import UserError
 from tokenwire_server.gateway.http import Answer, problem
 from tokenwire_server.ports import PartState
-from tokenwire_server.preflight import bind_socket
+from tokenwire_server.preflight import bind_socket, tls_context
 from tokenwire_server.settings import Settings
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.telemetry.metrics import Kind, Metrics, build_metrics
@@ -169,13 +170,17 @@ def open_bus(settings: Settings, role: str) -> "KafkaBus":
 
 @asynccontextmanager
 async def serve_health(
-    answers: HealthAnswers, host: str, port: int | None, flag: str = "--role-port"
+    answers: HealthAnswers,
+    host: str,
+    port: int | None,
+    flag: str = "--role-port",
+    tls: tuple[Path | None, Path | None] = (None, None),
 ) -> AsyncIterator[str]:
     """Answer ``/health``, ``/ready`` and ``/metrics`` within the block, which gets the URL; without a port, nothing.
-    ``flag`` is what names the port on the command line.
+    ``flag`` is what names the port on the command line, ``tls`` certificate and key.
 
     Raises:
-        UserError: the port can't be had.
+        UserError: the port can't be had, or the certificate not be used.
     """
     if port is None:
         yield ""
@@ -199,15 +204,17 @@ async def serve_health(
         status, body, headers = found
         return web.Response(status=status, body=body, headers=headers)
 
+    certificate, key = tls
+    context = tls_context(certificate, key) if certificate is not None and key is not None else None
     listener = bind_socket(host, port, flag)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=HTTP_SHUTDOWN_S)
     try:
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        await web.SockSite(runner, listener, ssl_context=context).start()
         shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{listener.getsockname()[1]}/"
+        yield f"{'http' if context is None else 'https'}://{shown}:{listener.getsockname()[1]}/"
     finally:
         await runner.cleanup()
         listener.close()

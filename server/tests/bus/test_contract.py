@@ -354,25 +354,6 @@ async def test_a_worker_of_the_same_name_ends_the_first(bus: Bus, topic: str) ->
     await writer.close()
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"security.protocol": "ssl"}, "SSL (handshake failed|connection closed by peer)"),  # whichever comes first
-        (
-            {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN", "sasl.username": "me",
-             "sasl.password": "hunter2"},
-            "SASL PLAIN mechanism handshake failed",
-        ),
-    ],
-)  # fmt: skip
-async def test_why_brokers_can_not_be_had_is_told(kafka: Kafka, options: dict[str, str | int], words: str) -> None:
-    bus = KafkaBus(kafka.address, options)
-    with pytest.raises(BusError, match=words) as refused:
-        await bus.ensure([])
-    assert "hunter2" not in str(refused.value)
-    await bus.close()
-
-
 async def test_records_have_the_time_of_the_brokers(kafka: Kafka, unique: str) -> None:
     bus = KafkaBus(kafka.address)
     await bus.ensure([TopicSpec(unique, 1, 3_600_000)])

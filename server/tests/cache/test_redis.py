@@ -16,6 +16,7 @@ from tokenwire_server.cache.redis import STAGING_TTL_MS, RedisCache
 from tokenwire_server.market.ranking import SortKey
 from tokenwire_server.market.token_pages import SingleToken, TokenQuery
 
+from ..services.granted import granted_redis
 from ..services.redis import Redis
 from .world import LOCK, VOLUME, World, addresses, names
 
@@ -327,8 +328,8 @@ async def test_no_memory_left_is_told(own: RedisCache, own_redis: Redis) -> None
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("redis://:wrong@{address}/0", "refuses the password; correct it in REDIS_URL"),
-        ("redis://user:wrong@{address}/0", "refuses the password"),
+        ("redis://:wrong@{address}/0", "refuses the user or the password; correct them in REDIS_URL"),
+        ("redis://user:wrong@{address}/0", "refuses the user or the password"),
         ("redis://{address}/0", "wants a password"),
         ("redis://:s3cret@127.0.0.1:1/0", "Redis at 127.0.0.1:1 can't be reached: .*refused"),
         ("redis://:s3cret@nowhere.invalid:1/0", "can't be reached"),
@@ -342,6 +343,30 @@ async def test_why_it_can_not_be_used_without_the_secret(redis_server: Redis, ur
     await cache.close()
     assert "wrong" not in str(told.value)
     assert "s3cret" not in str(told.value)
+
+
+@pytest.mark.parametrize("lacking", ["+script|load", "+zadd", "+rename", "~{prefix}{{tokens}}:*"])
+async def test_a_right_that_is_missing_is_told_and_all_goes_on_once_it_is_there(
+    redis_server: Redis, unique: str, lacking: str
+) -> None:
+    """Of a command, of one in a pipeline, of one in a script, of keys."""
+    whole = granted_redis(unique, "s3cret", unique)
+    words = [word for word in whole if word != lacking.format(prefix=unique)]
+    assert len(words) == len(whole) - 1
+    assert redis_server.command(" ".join(words)) == "+OK"
+    assert redis_server.command("SCRIPT FLUSH") == "+OK"  # what nobody else loaded has to be loaded
+    cache = RedisCache(f"redis://{unique}:s3cret@{redis_server.address}/0", unique)
+    refused = (
+        "refuses: .*(no permission|can't run this command).*; give that right .* to the user of REDIS_URL, see deploy"
+    )
+    with pytest.raises(AgainError, match=refused) as told:
+        await World(5).publish(cache, await lead(cache))
+    assert "s3cret" not in str(told.value)
+    assert redis_server.command(" ".join(whole)) == "+OK"
+    await World(5).publish(cache, await lead(cache))
+    assert len(await addresses(cache)) == 5
+    await cache.close()
+    redis_server.command(f"ACL DELUSER {unique}")
 
 
 async def test_the_engine_is_named(cache: RedisCache, redis_server: Redis) -> None:

@@ -24,6 +24,7 @@ from tokenwire_server.settings import Settings
 from tokenwire_server.sources import build_sources
 
 from ..deploy.metrics import CACHE, COLLECTOR_CACHE, lacking
+from ..services.granted import granted_redis
 from ..services.redis import Redis
 from ..sources.poller_service import PAIRS, Reply, Service
 
@@ -201,7 +202,7 @@ async def test_a_wrong_password_is_told_and_the_server_serves(
     async with servers.start(Venue("A"), redis_url=f"redis://:s3cret@{redis_server.address}/0") as server:
 
         async def told() -> bool:
-            return "refuses the password" in (await servers.cache(server))["reason"]
+            return "refuses the user or the password" in (await servers.cache(server))["reason"]
 
         await until(told)
         assert await servers.symbols(server) == "A"
@@ -252,6 +253,38 @@ async def test_one_server_polls_and_the_other_takes_over(servers: Servers) -> No
                 return bool(second.pipeline.values_taken)
 
             await until(polls)
+
+
+async def test_a_collector_says_that_redis_keeps_it_from_knowing_who_polls(
+    servers: Servers, redis_server: Redis, unique: str
+) -> None:
+    service = Service()
+    service.always["/latest/dex/tokens"] = Reply(PAIRS)
+    address = json.loads(PAIRS)["pairs"][0]["baseToken"]["address"]
+    async with service.running():
+        settings = Settings.model_validate(
+            {"source": (f"dexscreener:{address}",), "dexscreener_api_url": service.url, "poll_interval_ms": 200,
+             "redis_url": f"redis://{unique}:s3cret@{redis_server.address}/0", "redis_prefix": unique}
+        )  # fmt: skip
+        urls: asyncio.Queue[str] = asyncio.Queue()
+        task = asyncio.create_task(
+            collect_to_bus(settings, build_sources(settings), MemoryBus(), port=0, announce=urls.put_nowait)
+        )
+        url = await urls.get()
+
+        async def sources(words: str) -> bool:
+            async with servers.session.get(f"{url}ready") as reply:
+                body = await reply.json()
+            return words in f"{body['sources']} {body.get('reason')} {body['cache']['state']}"
+
+        await until(lambda: sources("it can't be known who is to poll: Redis at"))
+        assert await sources("refuses the user or the password; correct them in REDIS_URL degraded")
+        assert not service.asked
+        redis_server.command(" ".join(granted_redis(unique, "s3cret", unique)))
+        await until(lambda: sources("live"))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        redis_server.command(f"ACL DELUSER {unique}")
 
 
 async def test_who_only_polls_does_not_keep_others_from_publishing(servers: Servers) -> None:

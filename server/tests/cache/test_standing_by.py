@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from tokenwire_server.bus.memory import MemoryBus
-from tokenwire_server.bus.port import BusError, Outgoing, Place, Record
+from tokenwire_server.bus.port import BusError, Outgoing, Place, Record, TopicSpec
 from tokenwire_server.cache.election import CHECK_MS, RETRY_MS
 from tokenwire_server.cache.link import Link
 from tokenwire_server.cache.memory import MemoryCache
@@ -42,17 +42,21 @@ class CutOff:
         return getattr(self._bus, name)
 
     async def read(self, place: Place, first: int, end: int) -> Sequence[Record]:
-        self.check()
+        self.ask()
         return await self._bus.read(place, first, end)
 
+    async def check(self, topics: Sequence[TopicSpec]) -> None:
+        self.ask()
+        await self._bus.check(topics)
+
     async def lineage(self, topic: str) -> str:
-        self.check()
+        self.ask()
         return await self._bus.lineage(topic)
 
     def reader(self) -> Any:
         return _CutOffReader(self, self._bus.reader())
 
-    def check(self) -> None:
+    def ask(self) -> None:
         if self.is_cut:
             raise BusError("nobody answers")
 
@@ -66,7 +70,7 @@ class _CutOffReader:
         return getattr(self._reader, name)
 
     async def poll(self, most: int, timeout_s: float) -> Sequence[Record]:
-        self._bus.check()
+        self._bus.ask()
         found: Sequence[Record] = await self._reader.poll(most, timeout_s)
         return found
 

@@ -71,6 +71,7 @@ COLLECTOR_CACHE: Final = {
 
 ROLES_METRICS: Final[Mapping[str, Mapping[str, Labels]]] = {
     "collect": {
+        "tokenwire_collector_clock_skew_seconds": _NONE,
         "tokenwire_collector_records_total": _NONE,
         "tokenwire_collector_transactions_total": _OUTCOME,
         "tokenwire_collector_waiting_records": _NONE,
@@ -86,6 +87,7 @@ ROLES_METRICS: Final[Mapping[str, Mapping[str, Labels]]] = {
         "tokenwire_role_ready": _NONE,
     },
     "gateway": {
+        "tokenwire_gateway_clock_skew_seconds": _NONE,
         "tokenwire_gateway_log_records_total": _NONE,
         "tokenwire_gateway_replica_lag_records": _NONE,
         "tokenwire_role_ready": _NONE,

@@ -11,6 +11,7 @@ from tokenwire_server.gateway.http import ASGIApp
 from tokenwire_server.history.recorder import HistoryStatus
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import FollowStatus, SourceState
+from tokenwire_server.validation.wrong_clocks import WrongClocks
 
 
 @dataclass
@@ -18,6 +19,7 @@ class FakeStatus:
     draining: bool = False
     sources: dict[str, SourceState] = field(default_factory=dict)
     follows: FollowStatus | None = None
+    wrong_clocks: WrongClocks = field(default_factory=WrongClocks)
 
     def source_states(self) -> Mapping[str, SourceState]:
         return self.sources

@@ -3,7 +3,7 @@
 - ``kafka``, ``postgres``, ``redis_server``: shared by all tests and workers; they refuse to be stopped or killed. Keep
   apart by names: ``topics``, ``database``, ``unique``.
 - ``own_kafka``, ``own_postgres``, ``own_redis``: of one test file alone, for faults. Each test finds it running,
-  whatever the test before did to it; its data stay.
+  whatever the test before did to it; its data stay. ``guarded_kafka`` is likewise, and asks everybody who they are.
 - ``balance``: starts a HAProxy in front of gateways of the test.
 
 Without the engine's programs a test skips and says what to install; in CI it fails.
@@ -20,6 +20,7 @@ import pytest
 
 from .engine import Engine
 from .errors import ServiceError
+from .guarded_kafka import GuardedKafka
 from .haproxy import Gateway, HAProxy, balancing
 from .kafka import Kafka
 from .postgres import Postgres
@@ -52,6 +53,11 @@ def own_kafka(_kafka_of_file: Kafka) -> Kafka:
 
 
 @pytest.fixture
+def guarded_kafka(_guarded_kafka_of_file: GuardedKafka) -> GuardedKafka:
+    return _revived(_guarded_kafka_of_file)
+
+
+@pytest.fixture
 def own_postgres(_postgres_of_file: Postgres) -> Postgres:
     return _revived(_postgres_of_file)
 
@@ -64,6 +70,11 @@ def own_redis(_redis_of_file: Redis) -> Redis:
 @pytest.fixture(scope="module")
 def _kafka_of_file() -> Iterator[Kafka]:
     yield from _private(Kafka)
+
+
+@pytest.fixture(scope="module")
+def _guarded_kafka_of_file() -> Iterator[GuardedKafka]:
+    yield from _private(GuardedKafka)
 
 
 @pytest.fixture(scope="module")

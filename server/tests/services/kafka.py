@@ -40,11 +40,8 @@ _JAVA: Final = (
 _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
-listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 log.dirs={data}
 auto.create.topics.enable=false
 num.partitions=1
@@ -77,6 +74,11 @@ log.segment.bytes=67108864
 log.index.size.max.bytes=1048576
 log.segment.delete.delay.ms=1000
 """
+_LISTENERS: Final = """\
+listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+"""
 
 
 class Kafka(Engine):
@@ -103,15 +105,25 @@ class Kafka(Engine):
 
         # A client of its own each time: one that found nobody waits longer and longer before it asks again.
         with contextlib.suppress(KafkaException):
-            return bool(_admin(self.address).list_topics(timeout=_ASK_S).brokers)
+            return bool(self.admin().list_topics(timeout=_ASK_S).brokers)
         return False
+
+    def admin(self) -> "AdminClient":
+        """Somebody who may do everything."""
+        from confluent_kafka.admin import AdminClient
+
+        return AdminClient({**self.client_config(), "log_level": 0, "allow.auto.create.topics": False})
+
+    def client_config(self) -> dict[str, str]:
+        """What a client of librdkafka takes to be somebody who may do everything."""
+        return {"bootstrap.servers": self.address}
 
     def create_topics(self, names: Iterable[str], *, partitions: int = 1) -> None:
         """Make topics and wait until the broker serves them; :class:`ServiceError` names one that can't be made."""
         from confluent_kafka.cimpl import NewTopic
 
         wanted = set(names)
-        admin = _admin(self.address)
+        admin = self.admin()
         _wait(admin.create_topics([NewTopic(name, partitions, 1) for name in wanted], operation_timeout=_TOPIC_S))
         deadline = time.monotonic() + _TOPIC_S
         while wanted - admin.list_topics(timeout=_TOPIC_S).topics.keys():
@@ -120,7 +132,7 @@ class Kafka(Engine):
 
     def delete_topics(self, names: Iterable[str]) -> None:
         """Remove topics with all they hold."""
-        admin = _admin(self.address)
+        admin = self.admin()
         if wanted := list(names):
             _wait(admin.delete_topics(wanted, operation_timeout=_TOPIC_S))
 
@@ -140,8 +152,8 @@ class Kafka(Engine):
 
     def _create(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
-        properties = _PROPERTIES.format(port=self.port, controller=free_port(), data=self.data)
-        self._properties.write_text(properties, "utf-8")
+        self._properties.touch(0o600)
+        self._properties.write_text(_PROPERTIES.format(data=self.data) + self._listeners(), "utf-8")
         # Sixteen bytes in base64; the first character is never a hyphen, which would look like an option.
         cluster = "t" + secrets.token_urlsafe(16)[1:]
         done = subprocess.run(
@@ -153,6 +165,10 @@ class Kafka(Engine):
         )
         if done.returncode:
             raise ServiceError(f"Kafka could not make its data: {(done.stderr or done.stdout).strip()[-300:]}")
+
+    def _listeners(self) -> str:
+        """Where it listens, and whom it lets in."""
+        return _LISTENERS.format(port=self.port, controller=free_port())
 
     def _command(self) -> list[str]:
         return [*self._java("kafka.Kafka"), str(self._properties)]
@@ -170,12 +186,6 @@ class Kafka(Engine):
 
     def _java(self, main: str) -> list[str]:
         return [*_JAVA, "-cp", f"{jars()}/*", main]
-
-
-def _admin(address: str) -> "AdminClient":
-    from confluent_kafka.admin import AdminClient
-
-    return AdminClient({"bootstrap.servers": address, "log_level": 0, "allow.auto.create.topics": False})
 
 
 def _wait(futures: "dict[str, Future[None]]") -> None:

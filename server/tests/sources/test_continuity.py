@@ -17,6 +17,9 @@ from tokenwire_server.sources.holds import Holds
 from tokenwire_server.sources.reconnection import OPENS_AFTER, STABLE_S, Reconnection
 from tokenwire_server.sources.retry_after import retry_after_s
 
+NOW_MS = 1_774_089_400_000
+HOUR_MS = 3_600_000
+
 
 def item(number: int, symbol: str = "A", *, first: int | None = None, numbered: bool = True) -> VenueTrade:
     trade = Trade(f"v:{symbol}", str(number), Decimal(1), Decimal(1), Side.BUY, 1_000 + number)
@@ -248,9 +251,23 @@ def test_retry_after_is_a_bounded_number_of_seconds(header: str | None, expected
 def test_the_venues_clock_runs_on_between_trades() -> None:
     clock = EventClock()
     assert clock.due(5_000) is None
-    clock.observe(1_000, 5_000)
+    clock.observe(1_000, 5_000, 5_000)
     assert clock.due(5_000) == 1_000
     assert clock.due(5_999) is None
     assert clock.due(6_000) == 2_000
-    clock.observe(10**9, 6_000)  # from the future
+    clock.observe(10**9, 6_000, 6_000)  # from the future
     assert clock.due(7_000) == 3_000
+
+
+@pytest.mark.parametrize("set_by_ms", [-HOUR_MS, HOUR_MS])
+def test_the_venues_clock_does_not_care_that_ours_is_set(set_by_ms: int) -> None:
+    """Ahead, bars would close an hour early; back, every trade would be from the future."""
+    clock = EventClock()
+    clock.observe(NOW_MS, NOW_MS, 1_000)
+    assert clock.due(1_000) == NOW_MS
+    for second in range(2, 100):
+        event_ms = NOW_MS + second * 1_001 - 1_001  # each comes a little quicker than the one before
+        clock.observe(event_ms, NOW_MS + second * 1_000 + set_by_ms, second * 1_000)
+        assert clock.due(second * 1_000) == event_ms
+    clock.observe(NOW_MS + 10**9, NOW_MS + 100_000 + set_by_ms, 100_000)  # from the future all the same
+    assert clock.due(100_000) == event_ms + 1_000

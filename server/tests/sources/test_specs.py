@@ -132,3 +132,9 @@ def test_sources_of_the_settings_have_names_of_their_own(tmp_path: Path) -> None
     assert simulator._simulation.scenario is Scenario.BURST
     assert simulator.cadence_ms == 2_525
     assert build_sources(Settings(source=("none",))) == []
+
+
+def test_exchanges_take_trades_for_those_of_the_future_by_the_clock_that_is_given() -> None:
+    texts = ("binance:BTCUSDT", "coinbase:BTC-USD", "kraken:BTC/USD", "bybit:BTCUSDT", "okx:BTC-USDT")
+    sources = build_sources(Settings(source=texts), lambda: 7)
+    assert [source._clock() for source in sources] == [7] * len(texts)  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.bus.port import AbortedError, BusError, FencedError, Outgoing, Place, TopicSpec
 from tokenwire_server.market.trades import Side, Trade
 from tokenwire_server.sources import recording_events as raw
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import BusSink
 from tokenwire_server.stream.records import RawEvent, read_raw
 from tokenwire_server.stream.topics import Topics, partition_of
@@ -57,7 +58,7 @@ async def ids(bus: MemoryBus) -> dict[str, list[str]]:
 
 @contextlib.asynccontextmanager
 async def collecting(bus: Any, name: str = "c", replays: Sequence[str] = ()) -> AsyncIterator[BusSink]:
-    sink = BusSink(bus, TOPICS, name, replays, cadences_ms={"s": 700}, wall_ms=wall_ms)
+    sink = BusSink(bus, TOPICS, name, replays, cadences_ms={"s": 700}, clock=BrokersClock(wall_ms))
     await sink.begin()
     task = asyncio.create_task(sink.run())
     try:
@@ -115,15 +116,19 @@ class Away:
         return getattr(self._bus, name)
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
-        self.check()
+        self.ask()
         await self._bus.ensure(topics)
+
+    async def check(self, topics: Sequence[TopicSpec]) -> None:
+        self.ask()
+        await self._bus.check(topics)
 
     def writer(self, instance: str) -> Any:
         outer, inner = self, self._bus.writer(instance)
 
         class Writer:
             async def commit(self, records: Sequence[Outgoing]) -> Mapping[Place, int]:
-                outer.check()
+                outer.ask()
                 return await inner.commit(records)
 
             async def close(self) -> None:
@@ -133,11 +138,11 @@ class Away:
 
     async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
         self.asked += 1
-        self.check()
+        self.ask()
         if self.is_silent:
             await asyncio.Event().wait()
         return await self._bus.ends(places)
 
-    def check(self) -> None:
+    def ask(self) -> None:
         if self.is_away:
             raise BusError("nobody answers")

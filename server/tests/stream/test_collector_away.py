@@ -13,6 +13,7 @@ from tokenwire_server.market.values import TokenValue
 from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream import collector
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import (
     CHECK_INTERVAL_S,
     CHECK_TIMEOUT_S,
@@ -31,7 +32,7 @@ def test_a_bus_that_is_away_at_the_start_is_waited_for() -> None:
     async def scenario() -> None:
         bus = Away(await new_bus())
         bus.is_away = True
-        sink = BusSink(bus, TOPICS, "c", wall_ms=wall_ms)
+        sink = BusSink(bus, TOPICS, "c", clock=BrokersClock(wall_ms))
         beginning = asyncio.create_task(sink.begin())
         await asyncio.sleep(60)
         assert not beginning.done()

@@ -13,6 +13,7 @@ from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.sources.binance import binance
 from tokenwire_server.sources.exchange import Exchange
 from tokenwire_server.sources.http_get import Reply
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import BusSink
 
 from ..sources.conftest import agg_trade
@@ -67,7 +68,7 @@ class Market:
         source = Exchange(
             binance(), symbols, f"ws://{HOST}:{PORT}", rest, clock=self.wall_ms, rng=Random(1), http=self.world.http
         )
-        sink = BusSink(bus, TOPICS, name, wall_ms=self.wall_ms)
+        sink = BusSink(bus, TOPICS, name, clock=BrokersClock(self.wall_ms))
         positions = await sink.begin()
         if "binance" in positions:
             source.resume(positions["binance"])

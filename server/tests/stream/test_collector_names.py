@@ -7,6 +7,7 @@ import random
 import pytest
 
 from tokenwire_server.bus.port import FencedError
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import COMMIT_INTERVAL_S, BusSink
 
 from .collector_bench import NAMES, TOPICS, Shaky, collecting, ids, new_bus, trade, wall_ms
@@ -16,7 +17,7 @@ from .virtual import run_virtual
 def test_a_second_collector_of_a_name_ends_the_first_for_good() -> None:
     async def scenario() -> None:
         bus = await new_bus()
-        first = BusSink(bus, TOPICS, "c", wall_ms=wall_ms)
+        first = BusSink(bus, TOPICS, "c", clock=BrokersClock(wall_ms))
         await first.begin()
         writing = asyncio.create_task(first.run())
         await asyncio.sleep(2 * COMMIT_INTERVAL_S)
@@ -41,7 +42,7 @@ def test_of_two_that_begin_together_one_goes_on(seed: int) -> None:
 
         async def collect() -> None:
             await asyncio.sleep(chance.random() / 5)
-            sink = BusSink(Shaky(bus, chance), TOPICS, "c", wall_ms=wall_ms)
+            sink = BusSink(Shaky(bus, chance), TOPICS, "c", clock=BrokersClock(wall_ms))
             await sink.begin()
             async with asyncio.TaskGroup() as group:
                 group.create_task(sink.run())

@@ -13,6 +13,7 @@ from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.bus.port import Outgoing, Place
 from tokenwire_server.market.trades import Trade
 from tokenwire_server.sources.tape import Tape
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector import BusSink
 from tokenwire_server.stream.collector_writer import read_positions
 
@@ -30,7 +31,7 @@ async def killed_again_and_again(
     """Collect what ``play`` delivers, to its end, however often it is killed; how often that was. ``names`` are those
     that collectors go by in turn."""
     for kills in itertools.count():
-        sink = BusSink(Shaky(bus, chance), TOPICS, names[kills % len(names)], ["tape"], wall_ms=wall_ms)
+        sink = BusSink(Shaky(bus, chance), TOPICS, names[kills % len(names)], ["tape"], clock=BrokersClock(wall_ms))
 
         async def collect(sink: BusSink = sink) -> None:
             positions = await sink.begin()

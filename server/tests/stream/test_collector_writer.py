@@ -7,6 +7,7 @@ import pytest
 
 from tokenwire_server.bus.memory import MemoryBus
 from tokenwire_server.bus.port import BusError, FencedError, Outgoing, Place
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector_writer import CollectorWriter, read_positions
 from tokenwire_server.stream.topics import Topics
 
@@ -62,7 +63,7 @@ def test_who_was_replaced_while_in_doubt_writes_nothing_and_leaves_the_name() ->
         bus = MemoryBus(wall_ms)
         await bus.ensure(TOPICS.specs())
         shaky = Renewing(bus)
-        former = CollectorWriter(shaky, TOPICS, "c", wall_ms)  # type: ignore[arg-type]
+        former = CollectorWriter(shaky, TOPICS, "c", BrokersClock(wall_ms))  # type: ignore[arg-type]
         await former.open()
         await former.write(batch(1), {"s": "1"})
         shaky.is_failing = True
@@ -70,7 +71,7 @@ def test_who_was_replaced_while_in_doubt_writes_nothing_and_leaves_the_name() ->
             await former.write(batch(2), {"s": "2"})
         shaky.is_failing = False
 
-        successor = CollectorWriter(bus, TOPICS, "c", wall_ms)
+        successor = CollectorWriter(bus, TOPICS, "c", BrokersClock(wall_ms))
         await successor.open()
         assert await read_positions(bus, TOPICS) == {"s": ("1",)}
         await successor.write(batch(2), {"s": "2"})
@@ -87,13 +88,13 @@ def test_who_is_replaced_while_it_takes_the_name_back_writes_nothing() -> None:
         bus = MemoryBus(wall_ms)
         await bus.ensure(TOPICS.specs())
         shaky = Renewing(bus)
-        former = CollectorWriter(shaky, TOPICS, "c", wall_ms)  # type: ignore[arg-type]
+        former = CollectorWriter(shaky, TOPICS, "c", BrokersClock(wall_ms))  # type: ignore[arg-type]
         await former.open()
         shaky.is_failing = True
         with pytest.raises(BusError):
             await former.write(batch(1), {"s": "1"})
         shaky.is_failing = False
-        successor = CollectorWriter(bus, TOPICS, "c", wall_ms)
+        successor = CollectorWriter(bus, TOPICS, "c", BrokersClock(wall_ms))
         ends = bus.ends
 
         async def late(places: Sequence[Place]) -> Mapping[Place, int]:
@@ -116,7 +117,7 @@ def test_of_two_that_take_the_name_at_the_same_time_the_later_has_it() -> None:
     async def scenario() -> None:
         bus = MemoryBus(wall_ms)
         await bus.ensure(TOPICS.specs())
-        earlier, later = (CollectorWriter(bus, TOPICS, "c", wall_ms) for _ in range(2))
+        earlier, later = (CollectorWriter(bus, TOPICS, "c", BrokersClock(wall_ms)) for _ in range(2))
         ends = bus.ends
 
         async def late(places: Sequence[Place]) -> Mapping[Place, int]:

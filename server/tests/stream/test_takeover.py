@@ -154,7 +154,7 @@ def test_without_leave_nothing_is_passed_over_and_once_it_is_all_go_on() -> None
             await asyncio.sleep(10 * GAP_RETRY_S)
             assert [bus.records(Place(TOPICS.log, number)) for number in ALL] == log_before
             assert not task.done()
-            assert [each for each in told if each[0] is PartState.OK] == told[:1], "once, before it looked"
+            assert not [each for each in told if each[0] is PartState.OK]
             async with telling(bus, "three", accepts_gaps=True) as (three, _, _):
                 await done(bus)
                 assert three.missing == 5 * TOPICS.partitions

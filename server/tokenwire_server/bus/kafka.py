@@ -4,7 +4,8 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Final
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -17,14 +18,24 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclOperation,
+    AdminClient,
+    NewTopic,
+    OffsetSpec,
+    TopicDescription,
+)
 
 from tokenwire_server.bus.kafka_client import (
     ANSWER_S,
+    FORBIDDEN,
+    GRANT_IT,
     REQUEST_TIMEOUT_S,
     Complaints,
     Thread,
+    client_config,
     is_end,
+    is_refused_by_group,
     reading_config,
     record_of,
 )
@@ -39,6 +50,7 @@ from tokenwire_server.bus.port import (
     Polled,
     Reader,
     Record,
+    Right,
     TopicSpec,
     Worker,
     Writer,
@@ -51,6 +63,14 @@ SESSION_TIMEOUT_MS: Final = 6_000  # after which the partitions of a dead member
 MAX_SILENCE_MS: Final = 30_000  # … and those of one that lives and does not ask for more
 _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_MOVED: Final = frozenset(  # what is known of the brokers is out of date, and is asked for again
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    }
+)
 _MARKS_S: Final = 0.02  # between two looks at whether a transaction has ended
 _COMPACTED: Final = {
     "cleanup.policy": "compact",
@@ -63,20 +83,16 @@ _COMPACTED: Final = {
 }
 _PREFETCHED_KB: Final = 8_192  # of a partition that is read to its end; several may be at a time
 
+T = TypeVar("T")
+
 
 class KafkaBus:
     """The brokers at ``servers`` (``host:port``, separated by commas). ``options`` are further settings of librdkafka,
     such as those of SASL and TLS; they may hold secrets and are never told."""
 
     def __init__(self, servers: str, options: Mapping[str, str | int] | None = None, replicas: int = -1) -> None:
-        complaints = Complaints()
-        self._config: dict[str, Any] = {
-            **(options or {}),
-            "bootstrap.servers": servers,
-            "client.id": "tokenwire",
-            "log_level": 2,  # what matters is raised
-            "error_cb": complaints.hear,
-        }
+        complaints = Complaints(servers)
+        self._config = client_config(servers, options or {}, complaints)
         self._complaints = complaints
         self._replicas = replicas
         self._thread = Thread("kafka-admin", complaints)
@@ -87,34 +103,83 @@ class KafkaBus:
         """As of ``Bus``."""
         await self._thread.call(lambda: self._ensure(topics))
 
-    def _ensure(self, topics: Sequence[TopicSpec]) -> None:
-        try:
-            known = self._admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
-        finally:
-            self._admin.poll(0)  # which is when it complains
-        missing = [
-            NewTopic(topic.name, topic.partitions, self._replicas, config=_topic_config(topic))
-            for topic in topics
-            if topic.name not in known
-        ]
-        for future in self._admin.create_topics(missing, request_timeout=REQUEST_TIMEOUT_S).values() if missing else ():
-            try:
-                future.result()
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was as quick
-                    raise
-        until_s = time.monotonic() + REQUEST_TIMEOUT_S
-        for topic in topics:
-            there = self._partitions(topic.name)
-            while there == 0 and time.monotonic() < until_s:  # not every broker knows of it yet
-                time.sleep(ANSWER_S)
-                there = self._partitions(topic.name)
-            if there != topic.partitions:
-                raise BusError(f"topic {topic.name} has {there} partitions, not {topic.partitions}")
+    async def check(self, topics: Sequence[TopicSpec]) -> None:
+        """As of ``Bus``."""
+        await self._thread.call(lambda: self._check(topics, self._described(topics)))
 
-    def _partitions(self, topic: str) -> int:
-        found = self._admin.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
-        return 0 if found.error else len(found.partitions)
+    def _ensure(self, topics: Sequence[TopicSpec]) -> None:
+        found = self._described(topics)
+        missing = [topic for topic in topics if topic.name not in found]
+        for topic in missing:
+            self._make(topic)
+        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+        while missing and time.monotonic() < until_s:  # not every broker knows of them yet
+            time.sleep(ANSWER_S)
+            found |= self._described(missing)
+            missing = [topic for topic in missing if topic.name not in found]
+        self._check(topics, found)
+
+    def _make(self, topic: TopicSpec) -> None:
+        new = NewTopic(topic.name, topic.partitions, self._replicas, config=_topic_config(topic))
+        try:
+            self._answered(self._admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_S)[topic.name])
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code in FORBIDDEN:
+                raise BusError(
+                    f"the topic {topic.name} is not there, and may not be made (Create): make it, or {GRANT_IT}"
+                ) from None
+            if code != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was as quick
+                raise
+
+    def _check(self, topics: Sequence[TopicSpec], found: Mapping[str, TopicDescription | None]) -> None:
+        lacking = []
+        for topic in topics:
+            if topic.name not in found:
+                raise BusError(f"there is no topic {topic.name}")
+            description = found[topic.name]
+            missing = topic.rights if description is None else topic.rights - _rights(description)
+            if missing or description is None:
+                lacking.append(f"{' and '.join(sorted(missing)) or 'Describe'} on {topic.name}")
+            elif len(description.partitions) != topic.partitions:
+                there = len(description.partitions)
+                raise BusError(f"topic {topic.name} has {there} partitions, not {topic.partitions}")
+        if lacking:
+            raise BusError(f"the brokers refuse {', '.join(lacking)}: {GRANT_IT}")
+
+    def _described(self, topics: Sequence[TopicSpec]) -> dict[str, TopicDescription | None]:
+        """Those that are there, by name; None: it may not be seen, if it is there."""
+        answers = (
+            self._admin.describe_topics(
+                TopicCollection([topic.name for topic in topics]),
+                include_authorized_operations=True,
+                request_timeout=REQUEST_TIMEOUT_S,
+            )
+            if topics
+            else {}
+        )
+        found: dict[str, TopicDescription | None] = {}
+        for name, future in answers.items():
+            try:
+                found[name] = self._answered(future)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    found[name] = None
+                elif code != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+        return found
+
+    def _answered(self, future: "Future[T]") -> T:
+        """What the brokers say; not waited for once it is known that none of them takes us."""
+        asked_s = time.monotonic()
+        while True:
+            try:
+                return future.result(ANSWER_S)
+            except TimeoutError:
+                self._admin.poll(0)  # which is when it complains
+                if self._complaints.is_hopeless_since(asked_s):
+                    raise KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN)) from None
 
     async def lineage(self, topic: str) -> str:
         """As of ``Bus``."""
@@ -153,11 +218,23 @@ class KafkaBus:
     ) -> Mapping[Place, int]:
         def ask() -> Mapping[Place, int]:
             asked = {TopicPartition(*place): which for place in places}
-            answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
-            found = {Place(each.topic, each.partition): int(answer.result().offset) for each, answer in answers.items()}
-            if min(found.values(), default=0) < 0:  # librdkafka 2.16 gives -1001 where no answer came in time
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            return found
+            until_s = time.monotonic() + REQUEST_TIMEOUT_S
+            while True:
+                answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_S)
+                try:
+                    found = {Place(each.topic, each.partition): int(of.result().offset) for each, of in answers.items()}
+                    if min(found.values(), default=0) < 0:  # librdkafka 2.16 gives -1001 where no answer came in time
+                        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                    return found
+                except KafkaException as error:
+                    if error.args[0].code() not in _MOVED or time.monotonic() > until_s:
+                        raise BusError(
+                            f"{', '.join(sorted({place.topic for place in places}))}: "
+                            f"{self._complaints.explain(error.args[0])}"
+                        ) from None
+                for topic in {place.topic for place in places}:
+                    self._admin.list_topics(topic, timeout=REQUEST_TIMEOUT_S)  # what was known stands corrected by this
+                time.sleep(ANSWER_S)
 
         return await self._thread.call(ask)
 
@@ -196,6 +273,12 @@ class KafkaBus:
         self._readers.close()
 
 
+def _rights(description: TopicDescription) -> frozenset[Right]:
+    """All, where the brokers do not say: they are older than 2.3."""
+    told = description.authorized_operations
+    return frozenset(right for right in Right if told is None or AclOperation[right.name] in told)
+
+
 def _topic_config(topic: TopicSpec) -> dict[str, str]:
     # The brokers' clock alone: a writer's may be wrong, and records would be refused or deleted at once for it.
     config = {"message.timestamp.type": "LogAppendTime"}
@@ -227,6 +310,8 @@ class _Reading:
                     if time.monotonic() > until_s:
                         raise BusError(f"{self._place.topic}/{self._place.partition} can't be read: no answer")
                     continue
+                if is_refused_by_group(message):
+                    continue
                 until_s = time.monotonic() + REQUEST_TIMEOUT_S
                 if is_end(message):
                     self.is_done = True
@@ -254,7 +339,11 @@ class _Reader:
         await self._thread.call(lambda: self._consumer.assign(places))
 
     async def poll(self, most: int, timeout_s: float) -> Sequence[Record]:
-        return await self._thread.call(lambda: [record_of(each) for each in self._consumer.consume(most, timeout_s)])
+        def poll() -> Sequence[Record]:
+            messages = self._consumer.consume(most, timeout_s)
+            return [record_of(each) for each in messages if not is_refused_by_group(each)]
+
+        return await self._thread.call(poll)
 
     async def ends(self) -> Mapping[Place, int]:
         return await self._thread.call(self._ends)
@@ -291,6 +380,7 @@ class _Worker:
         self, config: Mapping[str, Any], complaints: Complaints, topic: str, group: str, instance: str
     ) -> None:
         self._topic = topic
+        self._group = group
         self._transactions = Transactions(config, complaints, f"tokenwire-{group}-{instance}")
         self._thread = Thread("kafka-worker", complaints)
         limits = {"session.timeout.ms": SESSION_TIMEOUT_MS, "max.poll.interval.ms": MAX_SILENCE_MS}
@@ -300,6 +390,12 @@ class _Worker:
         self._assigned: dict[int, int | None] = {}
         self._is_subscribed = False
         self._is_reset = False
+        self._joined = 0  # times that the group let us in
+        self._is_refused = False  # by the group since, which says so once
+
+    @property
+    def is_member(self) -> bool:
+        return self._joined > 0 and not self._is_reset and not self._is_refused
 
     async def poll(self, most: int, timeout_s: float) -> Polled:
         return await self._thread.call(lambda: self._poll(most, timeout_s))
@@ -313,16 +409,29 @@ class _Worker:
             self._is_subscribed = True
         messages: list[Message] = []
         if self._is_reset:
-            self._begin()
+            try:
+                self._begin()
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    raise self._refusal() from None
+                raise
             self._is_reset = False
         else:
+            joined = self._joined
             messages = self._consumer.consume(most, timeout_s)
+            self._is_refused |= self._joined == joined and any(map(is_refused_by_group, messages))
+            if self._is_refused:
+                raise self._refusal()
             if self._is_reset:  # what was read before the partitions changed hands is read again
                 messages = []
         revoked, assigned = frozenset(self._revoked), dict(self._assigned)
         self._revoked.clear()
         self._assigned.clear()
-        return Polled(revoked, assigned, [record_of(each) for each in messages])
+        records = [record_of(each) for each in messages if not is_refused_by_group(each)]
+        return Polled(revoked, assigned, records)
+
+    def _refusal(self) -> BusError:
+        return BusError(f"the group {self._group} refuses this member (Read): {GRANT_IT}")
 
     def _begin(self) -> None:
         """Begin at what was committed; where nothing was, at the first record there is."""
@@ -337,6 +446,8 @@ class _Worker:
     # What a callback raises can't be caught where it arrives: so these ask nobody, and the next poll does.
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._joined += 1
+        self._is_refused = False
         self._held.update(place.partition for place in partitions)
         consumer.assign([])
         self._is_reset = True

@@ -8,8 +8,16 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from tokenwire_server.bus.kafka_client import ANSWER_S, FENCING, REQUEST_TIMEOUT_S, Complaints, number_of
-from tokenwire_server.bus.port import AbortedError, FencedError, Outgoing, Place
+from tokenwire_server.bus.kafka_client import (
+    ANSWER_S,
+    FENCING,
+    FORBIDDEN,
+    GRANT_IT,
+    REQUEST_TIMEOUT_S,
+    Complaints,
+    number_of,
+)
+from tokenwire_server.bus.port import AbortedError, BusError, FencedError, Outgoing, Place
 
 __all__ = ["TRANSACTION_TIMEOUT_MS", "Transactions", "bounded"]
 
@@ -37,10 +45,13 @@ class Transactions:
         self, records: Sequence[Outgoing], more: Callable[[Producer], None] = lambda producer: None
     ) -> Mapping[Place, int]:
         after: dict[Place, int] = {}
+        refused: dict[str, KafkaError] = {}  # by topic
 
         def delivered(error: KafkaError | None, message: Message) -> None:
-            if error is not None:
-                return  # the transaction fails for it
+            if error is not None:  # the transaction fails for it
+                if error.code() in FORBIDDEN:
+                    refused[str(message.topic())] = error
+                return
             place = Place(str(message.topic()), number_of(message.partition()))
             after[place] = max(after.get(place, 0), number_of(message.offset()) + 1)
 
@@ -48,11 +59,18 @@ class Transactions:
         try:
             producer.begin_transaction()
             for (topic, partition), key, value in records:
-                self._produce(producer, topic, partition, key, value, delivered)
+                try:
+                    self._produce(producer, topic, partition, key, value, delivered)
+                except KafkaException as error:
+                    refused[topic] = error.args[0]
+                    raise
             _insist(lambda: more(producer))
             _insist(lambda: producer.commit_transaction(REQUEST_TIMEOUT_S))
         except KafkaException as error:
             self._give_up(producer, error)
+            if refused:
+                why = "; ".join(f"{topic}: {self._complaints.explain(cause)}" for topic, cause in refused.items())
+                raise AbortedError(why) from None
             raise AbortedError(self._complaints.explain(error.args[0])) from None
         except _LostCallError:
             self._producer = None  # a new one ends what this one began
@@ -71,11 +89,18 @@ class Transactions:
                 return
 
     def begun(self) -> Producer:
+        """The producer, whose name nobody else has from now on. Raises BusError, KafkaException."""
         # One that lost a connection may wait for ever for the group's coordinator (librdkafka 2.16).
         if self._producer is None or self._complaints.heard_since(self._made_s):
             self._made_s = time.monotonic()
             producer = Producer(self._config)
-            _insist(lambda: producer.init_transactions(REQUEST_TIMEOUT_S))
+            try:
+                _insist(lambda: producer.init_transactions(REQUEST_TIMEOUT_S))
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+                    name = self._config["transactional.id"]
+                    raise BusError(f"the transactional id {name} may not be used (Write): {GRANT_IT}") from None
+                raise
             self._producer = producer
         return self._producer
 

@@ -49,6 +49,11 @@ class MemoryBus:
                 self._partitions[Place(topic.name, partition)] = []
             self._lineages.setdefault(topic.name, secrets.token_urlsafe(9))
 
+    async def check(self, topics: Sequence[TopicSpec]) -> None:
+        """As of ``Bus``."""
+        for topic in topics:
+            self.records(Place(topic.name, topic.partitions - 1))
+
     def writer(self, instance: str) -> Writer:
         """As of ``Bus``."""
         return _Writer(self, instance)
@@ -232,6 +237,10 @@ class _Worker:
         self._cursor = _Cursor(bus)
         self._held: frozenset[int] = frozenset()  # what it knows it has
         group.join(self)
+
+    @property
+    def is_member(self) -> bool:
+        return self._held == self.share
 
     async def poll(self, most: int, timeout_s: float) -> Polled:
         self._check()

@@ -5,6 +5,7 @@ Kafka (``bus.kafka``). Both pass one contract suite.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Polled",
     "Reader",
     "Record",
+    "Right",
     "TopicSpec",
     "Worker",
     "Writer",
@@ -49,14 +51,23 @@ class Place(NamedTuple):
     partition: int
 
 
+class Right(StrEnum):
+    """What somebody may do with a topic."""
+
+    READ = "Read"
+    WRITE = "Write"
+
+
 class TopicSpec(NamedTuple):
     """A topic as it is to be. ``retention_ms``: how long records stay at least; ``is_compacted``: instead, the newest
-    record of each key stays for good, and older ones leave a few minutes later."""
+    record of each key stays for good, and older ones leave a few minutes later. ``rights`` are those that whoever
+    asks for it needs."""
 
     name: str
     partitions: int
     retention_ms: int | None = None
     is_compacted: bool = False
+    rights: frozenset[Right] = frozenset()
 
 
 class Outgoing(NamedTuple):
@@ -122,9 +133,14 @@ class Polled(NamedTuple):
 class Worker(Protocol):
     """One member of a group that shares the partitions of a topic, and writes what it makes of them exactly once."""
 
+    @property
+    def is_member(self) -> bool:
+        """Whether the group has let it in, and nothing that it is to read was refused since. (The partitions that it
+        was given may be none.)"""
+
     async def poll(self, most: int, timeout_s: float) -> Polled:
-        """At most ``most`` further records, and what became of the partitions. Raises BusError, also when what would
-        come next was deleted before it was read."""
+        """At most ``most`` further records, and what became of the partitions. Raises BusError, again and again as
+        long as the group refuses it, and when what would come next was deleted before it was read."""
 
     async def commit(self, records: Sequence[Outgoing], offsets: Mapping[int, int]) -> Mapping[Place, int]:
         """Write ``records`` and that everything before ``offsets`` (by partition) is done: all of it or nothing. The
@@ -147,7 +163,11 @@ class Bus(Protocol):
     """Topics. All names are those of one installation."""
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
-        """Make those that are missing. Raises BusError if that can't be, or if one has other partitions."""
+        """Make those that are missing. Raises BusError if that can't be, if one has other partitions, or if not all
+        rights on them are granted (it names each that is not)."""
+
+    async def check(self, topics: Sequence[TopicSpec]) -> None:
+        """The same, and makes none."""
 
     def writer(self, instance: str) -> Writer:
         """Somebody who writes. ``instance`` is the name, which nobody else may have at a time and which is kept over

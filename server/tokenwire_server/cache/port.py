@@ -82,6 +82,10 @@ class CacheStatus(NamedTuple):
     role: str
     generation: int
 
+    def body(self) -> dict[str, object]:
+        """What ``/ready`` says of it."""
+        return {name: value for name, value in {**self._asdict(), "state": str(self.state)}.items() if value}
+
 
 class TokenIndexPages(Protocol):
     """Where pages of tokens come from, and single ones."""

@@ -6,6 +6,7 @@ checks the fence. Nothing is kept of it if any part of it is missing. Orders tha
 
 import asyncio
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 import redis.asyncio as aio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tokenwire_server.cache import scripts
@@ -45,6 +46,7 @@ _CHUNK: Final = 500  # tokens that are sent, or asked for, at once: the event lo
 _LOADS_TRIED: Final = 3  # of an index that is swapped while it is read
 _SCANNED: Final = 500
 _NO_TTL: Final = -1
+_NO_PERMISSION: Final = re.compile("no permission|can't run this command|can't access")  # in a script or a pipeline
 
 _HASH: Final = "HASH"  # as ``scripts.SWAP`` has it
 _NONE: Final = "NONE"
@@ -288,7 +290,7 @@ class RedisCache:
             yield
         except AuthenticationError:
             reason = (
-                "refuses the password; correct it in REDIS_URL"
+                "refuses the user or the password; correct them in REDIS_URL"
                 if self._has_password
                 else "wants a password; put it into REDIS_URL: redis://:PASSWORD@HOST:PORT/0"
             )
@@ -299,8 +301,10 @@ class RedisCache:
         except OutOfMemoryError:
             raise AgainError(f"Redis at {self._place} has no memory left (maxmemory)") from None
         except ResponseError as error:
-            reason = str(error).rpartition("caused error: ")[2]  # without the command, which may hold anything
-            raise AgainError(f"Redis at {self._place} refuses: {reason}") from None
+            reason = str(error).rpartition("caused error: ")[2].strip("(\"',)")  # without the command and its data
+            advice = "; give that right (ACL SETUSER) to the user of REDIS_URL, see deploy/README.md"
+            is_right = isinstance(error, NoPermissionError) or _NO_PERMISSION.search(reason)
+            raise AgainError(f"Redis at {self._place} refuses: {reason}{advice if is_right else ''}") from None
         except (RedisError, OSError) as error:
             self._is_doubtful = True
             raise CacheError(f"Redis at {self._place} can't be reached: {_cause(error)}") from None

@@ -19,6 +19,7 @@ from tokenwire_server.history.port import HistoryError
 from tokenwire_server.history.recorder import HistoryStatus
 from tokenwire_server.ports import DELIVERING, FollowStatus, LoadingError, SourceState
 from tokenwire_server.settings import Settings
+from tokenwire_server.validation.wrong_clocks import WrongClocks
 
 if TYPE_CHECKING:
     from tokenwire_server.gateway.ingest import TradeIntake
@@ -63,6 +64,10 @@ class Status(Protocol):
 
     def source_states(self) -> Mapping[str, SourceState]:
         """Each source's state by its name; empty when the server was started without one."""
+
+    @property
+    def wrong_clocks(self) -> WrongClocks:
+        """Of which sources nothing can be used, as a clock is wrong."""
 
     @property
     def history_status(self) -> Callable[[], HistoryStatus | None]:
@@ -119,14 +124,20 @@ class Answers:
             return "draining: the server is shutting down"
         if followed is not None and followed.reason:
             return followed.reason
-        if states and not DELIVERING.intersection(states.values()):
+        delivering = [name for name, state in states.items() if state in DELIVERING]
+        wrong = self._status.wrong_clocks.reasons
+        if states and not delivering:
             return "no source delivers"
+        if delivering and all(name in wrong for name in delivering):
+            return "; ".join(wrong[name] for name in delivering)
         return None
 
     def ready(self) -> Answer:
         """Whether to send clients here. A finished tape has delivered all it had, so it counts as fine."""
         states = self._status.source_states()
         body: dict[str, object] = {"ready": True, "sources": {name: str(state) for name, state in states.items()}}
+        if self._status.wrong_clocks.reasons:
+            body["clocks"] = dict(self._status.wrong_clocks.reasons)
         history = self._status.history_status()
         if history is not None:  # live data is served all the same
             body["history"] = {
@@ -136,11 +147,11 @@ class Answers:
             }
         cache = self._status.cache_status()
         if cache is not None:  # what was known last is served all the same
-            fields = {"state": str(cache.state), **{name: getattr(cache, name) for name in _CACHE_FIELDS}}
-            body["cache"] = {name: value for name, value in fields.items() if value}
+            body["cache"] = cache.body()
         followed = self._status.follow_status()
         if followed is not None:
-            body["log"] = {"lag": followed.lag_records, **({"reason": followed.reason} if followed.reason else {})}
+            log = {"lag": followed.lag_records, "clock_skew_ms": followed.skew_ms}
+            body["log"] = {**log, **({"reason": followed.reason} if followed.reason else {})}
         reason = self.trouble()
         if reason is not None:
             body |= {"ready": False, "reason": reason}

@@ -8,11 +8,23 @@ from typing import Protocol
 from tokenwire_server.market.bar import Bar
 from tokenwire_server.market.records import Batch, Beginning, NumberedTrade, StoredToken
 
-__all__ = ["ForeignHistoryError", "History", "HistoryError", "HistoryTakenError", "Reservation", "Stored"]
+__all__ = [
+    "ForeignHistoryError",
+    "History",
+    "HistoryAwayError",
+    "HistoryError",
+    "HistoryTakenError",
+    "Reservation",
+    "Stored",
+]
 
 
 class HistoryError(Exception):
     """The history can't be read or written; the message says why. Trying again may help (a full disk)."""
+
+
+class HistoryAwayError(HistoryError):
+    """It can't be reached, or refuses who asks: trying again helps once somebody has mended that there."""
 
 
 class HistoryTakenError(HistoryError):

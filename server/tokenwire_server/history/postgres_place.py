@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from tokenwire_server.history.port import HistoryError
+from tokenwire_server.history.port import HistoryAwayError
 from tokenwire_server.settings import Settings
 
 __all__ = ["FAILURES", "PostgresPlace", "arguments_of", "connect", "explained", "place_of", "prepare"]
@@ -113,14 +113,14 @@ async def prepare(connection: Any) -> None:
     )
 
 
-def explained(place: PostgresPlace, error: BaseException) -> HistoryError:
+def explained(place: PostgresPlace, error: BaseException) -> HistoryAwayError:
     """What is wrong, and what to do about it, in one line."""
     text = str(error) or type(error).__name__
     if isinstance(error, TimeoutError):
         text = "it does not answer in time"
     elif isinstance(error, OSError) and error.strerror and "Multiple exceptions" not in error.strerror:
         text = error.strerror
-    return HistoryError(
+    return HistoryAwayError(
         f"the history in {place} can't be used: {' '.join(text.split())[:_MAX_REASON_CHARS]}; {_advice(error)}"
     )
 
@@ -130,14 +130,17 @@ def _advice(error: BaseException) -> str:
         return "check TIMESCALE_USER and TIMESCALE_PASSWORD"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return "create the database, or name another with TIMESCALE_DB"
-    if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return "grant it, for example CREATE ON DATABASE to the user"
+    # Without USAGE a schema is as if it were not there.
+    if isinstance(
+        error, asyncpg.InsufficientPrivilegeError | asyncpg.InvalidSchemaNameError | asyncpg.UndefinedTableError
+    ):
+        return "grant the user of TIMESCALE_USER what deploy/README.md lists (or check TIMESCALE_SCHEMA)"
     if isinstance(error, asyncpg.DiskFullError):
         return "free some space"
     if isinstance(error, asyncpg.CannotConnectNowError | asyncpg.PostgresConnectionError | asyncpg.AdminShutdownError):
         return "see whether the database is starting or ending"
     if isinstance(error, asyncpg.TooManyConnectionsError):
-        return "raise max_connections of the database"
+        return "raise max_connections of the database, or the CONNECTION LIMIT of the user"
     if isinstance(error, asyncpg.PostgresError):
         return "see the database's log"
     if isinstance(error, OSError):

@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tokenwire_server.errors import UserError
+from tokenwire_server.errors import AwayError, UserError
 from tokenwire_server.history.export import Reader, StoredReader
 from tokenwire_server.history.lock import DirectoryLock
 from tokenwire_server.history.pages import HistoryPages
-from tokenwire_server.history.port import History, HistoryError, Reservation
+from tokenwire_server.history.port import History, HistoryAwayError, HistoryError, Reservation
 from tokenwire_server.history.recorder import Recorder
 from tokenwire_server.history.reservation import FileReservation
 from tokenwire_server.history.restore import restore
@@ -102,7 +102,8 @@ async def open_history(settings: Settings, data: Path | None = None) -> KeptHist
     """The history in ``data``, else in what the settings name, PostgreSQL or a directory; None if that is neither.
 
     Raises:
-        UserError: it can't be reached or used, or another process writes it.
+        AwayError: the database can't be reached, or refuses.
+        UserError: it can't be used, or another process writes it.
     """
     folder = data or settings.data
     if folder is not None:
@@ -165,6 +166,8 @@ async def _in_postgres(settings: Settings) -> KeptHistory:
         except BaseException:
             await history.close()
             raise
+    except HistoryAwayError as error:
+        raise AwayError(str(error)) from None
     except HistoryError as error:
         raise UserError(str(error)) from None
     _log.info("history opened", engine=history.engine, place=str(place))

@@ -5,6 +5,7 @@ the first byte on.
 """
 
 import secrets
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ from tokenwire_server.sources.okx import OKX
 from tokenwire_server.sources.pollers import POLLED, build_aggregator
 from tokenwire_server.sources.probe import Probe
 from tokenwire_server.sources.simulation import DEFAULT_RATE, Scenario, Simulation
-from tokenwire_server.sources.simulator import Simulator
+from tokenwire_server.sources.simulator import Simulator, wall_ms
 from tokenwire_server.sources.tape import Tape
 
 __all__ = ["SourceSpecError", "build_sources", "parse_source"]
@@ -44,6 +45,7 @@ def parse_source(
     rate: float = DEFAULT_RATE,
     tape_speed: float = 1.0,
     name: str | None = None,
+    clock: Callable[[], int] = wall_ms,
 ) -> Source | None:
     """Build the source that ``spec`` names; None for ``none``.
 
@@ -51,6 +53,7 @@ def parse_source(
     ``coinbase:``, ``kraken:``, ``bybit:`` and ``okx:``, ``ccxt:EXCHANGE:SYM,SYM``, ``probe[:TOKENS]``, ``none``.
     ``seed``, ``scenario`` and ``rate`` (trades a second) are for the simulator, ``tape_speed`` is a factor
     (0: as fast as possible), ``name`` replaces the source's own. Without a seed the simulator is different every time.
+    By ``clock`` (Unix ms) an exchange's trades are taken for those of the future.
 
     Raises:
         SourceSpecError: the text is none of these forms, or its symbols, URL or scenario are wrong.
@@ -71,12 +74,12 @@ def parse_source(
             case "tape":
                 return Tape(parsed.path, speed=tape_speed, name=name)
             case "binance":
-                return Binance(parsed.symbols, parsed.url, parsed.rest_url, name=name or "binance")
+                return Binance(parsed.symbols, parsed.url, parsed.rest_url, name=name or "binance", clock=clock)
             case "coinbase" | "kraken" | "bybit" | "okx":
                 profile = bybit(parsed.url) if parsed.kind == "bybit" else _PROFILES[parsed.kind]
-                return Exchange(profile, parsed.symbols, parsed.url, parsed.rest_url, name=name)
+                return Exchange(profile, parsed.symbols, parsed.url, parsed.rest_url, name=name, clock=clock)
             case "ccxt":
-                return CcxtSource(parsed.exchange, parsed.symbols, name=name)
+                return CcxtSource(parsed.exchange, parsed.symbols, name=name, clock=clock)
             case "dexscreener" | "jupiter":
                 return build_aggregator([parsed], Settings.model_validate({}))
             case "probe":
@@ -91,8 +94,8 @@ def parse_source(
         raise SourceSpecError(str(error)) from None
 
 
-def build_sources(settings: Settings) -> list[Source]:
-    """The sources that the settings ask for, each under a name of its own.
+def build_sources(settings: Settings, clock: Callable[[], int] = wall_ms) -> list[Source]:
+    """The sources that the settings ask for, each under a name of its own; ``clock`` as of :func:`parse_source`.
 
     Raises:
         SourceSpecError, TapeError: as :func:`parse_source`.
@@ -117,6 +120,7 @@ def build_sources(settings: Settings) -> list[Source]:
             rate=settings.simulator_rate * DEFAULT_RATE,
             tape_speed=settings.tape_speed,
             name=name,
+            clock=clock,
         )
         if source is not None:
             names.add(source.name)

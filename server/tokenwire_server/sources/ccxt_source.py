@@ -19,6 +19,7 @@ from tokenwire_server.source_spec import MAX_SYMBOLS, clean_symbols
 from tokenwire_server.sources.event_clock import CLOCK_INTERVAL_MS, EventClock
 from tokenwire_server.sources.frames import FormatError, number, shown, side, whole
 from tokenwire_server.sources.reconnection import Reconnection
+from tokenwire_server.sources.steady import steady_ms
 
 __all__ = ["CcxtSource", "read_trade"]
 
@@ -153,7 +154,7 @@ class CcxtSource:
             except FormatError as error:
                 sink.rejected(self._name, error.reason, error.detail)
                 continue
-            self._event_clock.observe(trade.time_ms, self._clock())
+            self._event_clock.observe(trade.time_ms, self._clock(), steady_ms())
             trades.append(trade)
         if not trades:
             return
@@ -173,7 +174,7 @@ class CcxtSource:
                     sink.state(self._name, SourceState.LIVE, "circuit closed")
 
     def _tell_clock(self, sink: Sink) -> None:
-        event_ms = self._event_clock.due(self._clock())
+        event_ms = self._event_clock.due(steady_ms())
         if event_ms is not None:
             sink.clock(self._name, event_ms)
 

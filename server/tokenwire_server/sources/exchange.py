@@ -31,6 +31,7 @@ from tokenwire_server.sources.reconnection import Reconnection
 from tokenwire_server.sources.recording_tap import FrameTap
 from tokenwire_server.sources.refill import Refill
 from tokenwire_server.sources.retry_after import retry_after_s
+from tokenwire_server.sources.steady import steady_ms
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["MAX_HELD_TRADES", "MAX_HOLD_S", "Exchange"]
@@ -260,7 +261,7 @@ class Exchange:
             hole = self._continuity.observe(item)
             if hole is not None:
                 self._hole(hole, sink)
-            self._event_clock.observe(item.trade.time_ms, self._clock())
+            self._event_clock.observe(item.trade.time_ms, self._clock(), steady_ms())
             passed += self._holds.offer(item)
         self._deliver(passed, sink)
 
@@ -280,7 +281,7 @@ class Exchange:
             sink.offset(self._name, position)
 
     def _tell_clock(self, sink: Sink) -> None:
-        event_ms = self._event_clock.due(self._clock())
+        event_ms = self._event_clock.due(steady_ms())
         if event_ms is not None:
             sink.clock(self._name, event_ms)
 

@@ -5,7 +5,6 @@ after a crash a source goes on right behind what was written: nothing is missing
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
@@ -15,18 +14,21 @@ from tokenwire_server.market.trades import TokenInfo, Trade
 from tokenwire_server.market.values import TokenValue
 from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.collector_writer import CollectorWriter, read_positions
 from tokenwire_server.stream.records import RawEvent, State, encode
-from tokenwire_server.stream.topics import Topics, partition_of
+from tokenwire_server.stream.topics import COLLECTOR, Topics, partition_of
 from tokenwire_server.telemetry.logs import get_log
 from tokenwire_server.validation.reason_counts import ReasonCounts
 from tokenwire_server.validation.trades import (
+    Reason,
     Rejection,
     validate_recorded,
     validate_token,
     validate_trade,
     validate_value,
 )
+from tokenwire_server.validation.wrong_clocks import WrongClocks
 
 __all__ = ["COMMIT_INTERVAL_S", "MAX_WAITING_BYTES", "MAX_WAITING_RECORDS", "BusSink"]
 
@@ -53,9 +55,9 @@ class _Batch(NamedTuple):
 
 
 class BusSink:
-    """The sink of the sources of one collector, which goes by the name ``instance``. ``wall_ms`` is Unix time, by which
-    live trades are judged; those of ``replays`` (names of sources) are not refused for their age. ``cadences_ms`` are
-    those that sources promise.
+    """The sink of the sources of one collector, which goes by the name ``instance``. Live trades are judged by
+    ``clock``; those of ``replays`` (names of sources) are not refused for their age. ``cadences_ms`` are those that
+    sources promise.
 
     What waits for the bus is bounded. A source that delivers though there is no room loses trades and values beyond
     the bound: they are counted (``dropped``), and for trades a hole is told.
@@ -68,24 +70,25 @@ class BusSink:
         instance: str,
         replays: Iterable[str] = (),
         cadences_ms: Mapping[str, int] | None = None,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock: BrokersClock | None = None,
     ) -> None:
         self.trades_taken: dict[str, int] = {}
         self.values_taken: dict[str, int] = {}
         self.rejections = ReasonCounts()  # by source and reason
+        self.wrong_clocks = WrongClocks()
         self.gaps: dict[str, tuple[int, int]] = {}  # holes, and trades in them, by source
         self.dropped: dict[str, int] = {}  # trades and values that nothing could hold, by source
         self.states: dict[str, SourceState] = {}
         self.records = 0  # written
         self.failure: str | None = "the brokers were not asked yet"  # why nothing can be written for now
         self.on_change: Callable[[], None] = lambda: None  # called when ``failure`` or a source's state is another
-        self.writer = CollectorWriter(bus, topics, instance, wall_ms)
+        self.brokers_clock = clock or BrokersClock()
+        self.writer = CollectorWriter(bus, topics, instance, self.brokers_clock)
         self._bus = bus
         self._topics = topics
         self._instance = instance
         self._replays = frozenset(replays)
         self._cadences_ms = cadences_ms or {}
-        self._wall_ms = wall_ms
         self._waiting: list[Outgoing] = []
         self._waiting_bytes = 0
         self._batch = _Batch((), 0, {})  # that is being written
@@ -124,7 +127,8 @@ class BusSink:
         """Deliver trades."""
         validate = validate_recorded if source in self._replays else validate_trade
         runs: dict[str, list[Trade]] = {}
-        for trade in self._valid(source, trades, validate, self.trades_taken):
+        present_ms = self._clocks.get(source, 0) or self.brokers_clock.later_ms()
+        for trade in self._valid(source, trades, validate, present_ms, self.trades_taken):
             runs.setdefault(trade.address, []).append(trade)
         for address, run in runs.items():
             for at in range(0, len(run), MAX_TRADES_PER_RECORD):
@@ -133,7 +137,9 @@ class BusSink:
 
     def values(self, source: str, values: Sequence[TokenValue]) -> None:
         """Deliver stated values."""
-        for value in self._valid(source, values, validate_value, self.values_taken):
+        # Who takes them up judges them by the brokers' clock alone.
+        present_ms = min(self._clocks.get(source, 0) or self.brokers_clock.wall_ms(), self.brokers_clock.earlier_ms())
+        for value in self._valid(source, values, validate_value, present_ms, self.values_taken):
             self._put(value.address, raw.Values(source, (value,)))
 
     def before_tick(self, callback: Callable[[float], None]) -> None:
@@ -197,7 +203,7 @@ class BusSink:
         found: dict[str, Sequence[str]] = {}
 
         async def begin() -> None:
-            await self._bus.ensure(self._topics.specs())
+            await self._bus.ensure(self._topics.specs(COLLECTOR))
             await self.writer.open()
             found.update(await read_positions(self._bus, self._topics))
             self._heard_s = asyncio.get_running_loop().time()
@@ -247,6 +253,8 @@ class BusSink:
             self._waiting, self._waiting_bytes, self._positions = [], 0, {}
         batch, now_s = self._batch, asyncio.get_running_loop().time
         if batch.records or batch.positions:
+            if self.failure is not None:  # so it is told what exactly is refused, if anything is
+                await self._bus.check(self._topics.specs(COLLECTOR))
             await self.writer.write(batch.records, batch.positions)
             self.records += len(batch.records)
             self._batch = _Batch((), 0, {})
@@ -308,16 +316,23 @@ class BusSink:
         source: str,
         items: Sequence[T],
         validate: Callable[[T, int], Rejection | None],
+        present_ms: int,
         taken: dict[str, int],
     ) -> list[T]:
-        present_ms = self._clocks.get(source, 0) or self._wall_ms()
         found = []
         for item in items:
             rejection = validate(item, present_ms)
             if rejection is None:
                 found.append(item)
-            else:
-                self.rejected(source, rejection.reason, rejection.detail)
+                if self.wrong_clocks.taken(source):
+                    self.on_change()
+                continue
+            self.rejected(source, rejection.reason, rejection.detail)
+            if rejection.reason is Reason.TIME_IN_FUTURE and self.wrong_clocks.refused(
+                source, item.time_ms - present_ms, "this machine's clock or the brokers'"
+            ):
+                _log.error("clock wrong", reason=self.wrong_clocks.reasons[source])
+                self.on_change()
         taken[source] = taken.get(source, 0) + len(found)
         return found
 

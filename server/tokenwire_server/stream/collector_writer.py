@@ -7,24 +7,27 @@ this one's transaction took too long and was ended for it.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from tokenwire_server.bus.port import AbortedError, Bus, BusError, FencedError, Outgoing, Place, Record, Writer
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.claim import Claim
 from tokenwire_server.stream.topics import Topics
 from tokenwire_server.telemetry.logs import get_log
 
-__all__ = ["MAX_CLOCK_SKEW_MS", "CollectorWriter", "read_positions"]
+__all__ = ["CollectorWriter", "read_positions"]
 
 _log = get_log(__name__)
 
 SETTLE_S: Final = 30.0  # a transaction of another writer that was killed holds up readers for ten
 SETTLE_POLL_S: Final = 0.1
-MAX_CLOCK_SKEW_MS: Final = 5_000  # between the brokers' clock and ours, before it is told of
+COMPARE_INTERVAL_S: Final = 60.0  # between two looks at the brokers' clock
+COMPARE_RETRY_S: Final = 1.0
 _BATCH: Final = "#batch/"  # no collector's name begins so
 
 
@@ -44,24 +47,18 @@ _positions: Final = msgspec.json.Decoder(_Position)
 
 
 class CollectorWriter:
-    """The writer of the collector ``instance``. ``wall_ms`` is Unix time."""
+    """The writer of the collector ``instance``, which finds out what ``clock`` says of the brokers."""
 
-    def __init__(
-        self,
-        bus: Bus,
-        topics: Topics,
-        instance: str,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-    ) -> None:
+    def __init__(self, bus: Bus, topics: Topics, instance: str, clock: BrokersClock | None = None) -> None:
         self.transactions = 0
         self.aborted = 0
-        self.skew_ms = 0  # how far the brokers' clock is ahead of ours, as far as that is certain
         self._bus = bus
         self._place = Place(topics.positions, 0)
         self._instance = instance
         # Installations that share brokers differ in their topics.
         self._name = f"{topics.raw}.{instance}"
-        self._wall_ms = wall_ms
+        self._clock = clock or BrokersClock()
+        self._compare_s = 0.0  # when to look at the brokers' clock again
         self._claim = Claim(bus, self._place, instance)
         self._writer: Writer | None = None
         self._written = 0  # batches
@@ -94,10 +91,24 @@ class CollectorWriter:
             key = f"{self._instance}/{source}".encode()
             marks.append(Outgoing(self._place, key, msgspec.json.encode(_Position(position))))
         self._is_unsettled = True
-        self._claim.know((await self._commit([*records, *marks]))[self._place])
+        before_ms = self._clock.wall_ms()
+        end = (await self._commit([*records, *marks]))[self._place]
+        after_ms = self._clock.wall_ms()
+        self._claim.know(end)
         self._is_unsettled = False
         self._written += 1
         self.transactions += 1
+        if time.monotonic() >= self._compare_s:
+            await self._compare(end, before_ms, after_ms)
+
+    async def _compare(self, end: int, before_ms: int, after_ms: int) -> None:
+        """See when by the brokers' clock that was written what ends there; it is, whether that can be seen or not."""
+        self._compare_s = time.monotonic() + COMPARE_RETRY_S
+        with contextlib.suppress(BusError):
+            written = await self._bus.read(self._place, end - 1, end)
+            if written:
+                self._clock.judge(written[-1].time_ms, before_ms, after_ms)
+                self._compare_s = time.monotonic() + COMPARE_INTERVAL_S
 
     async def close(self) -> None:
         """Let go of the name."""
@@ -118,11 +129,12 @@ class CollectorWriter:
         claim = await self._claim.record()
         now = (await self._bus.ends([self._place]))[self._place]
         self._check_owners(await self._claim.read(now))  # before the name is taken back
-        before_ms = self._wall_ms()
+        before_ms = self._clock.wall_ms()
         end = (await self._commit([claim]))[self._place]
         records = await self._look(end)
         self._check_owners(records)
-        self._judge_clock(records[-1].time_ms, before_ms, self._wall_ms())
+        self._clock.judge(records[-1].time_ms, before_ms, self._clock.wall_ms())
+        self._compare_s = time.monotonic() + COMPARE_INTERVAL_S
         marks = [_marks.decode(record.value) for record in records if record.key == self._batch_key]
         is_written = any(mark.owner == self._claim.owner and mark.batch > self._written for mark in marks)
         self._claim.know(end)
@@ -164,13 +176,6 @@ class CollectorWriter:
 
     def _replaced(self) -> FencedError:
         return FencedError(f"another collector has taken over the name {self._instance}")
-
-    def _judge_clock(self, written_ms: int, before_ms: int, after_ms: int) -> None:
-        skew_ms = written_ms - after_ms if written_ms > after_ms else min(written_ms - before_ms, 0)
-        was_told = abs(self.skew_ms) > MAX_CLOCK_SKEW_MS
-        self.skew_ms = skew_ms
-        if abs(skew_ms) > MAX_CLOCK_SKEW_MS and not was_told:
-            _log.warning("clocks differ", brokers_ahead_ms=skew_ms, advice="set the machines' clocks by NTP")
 
 
 async def read_positions(bus: Bus, topics: Topics) -> dict[str, Sequence[str]]:

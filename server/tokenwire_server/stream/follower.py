@@ -13,10 +13,11 @@ from typing import Final
 from tokenwire_server.bus.port import Bus, BusError, Place, Record
 from tokenwire_server.market.market import PART_MARK, Market
 from tokenwire_server.ports import FollowStatus
+from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.records import PoisonError, read_logged
 from tokenwire_server.stream.replica import LogHoleError, Replica, ReplicaSink
 from tokenwire_server.stream.state_topic import StoredState, load_state, read_state
-from tokenwire_server.stream.topics import Topics
+from tokenwire_server.stream.topics import GATEWAY, Topics
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["FollowError", "Follower"]
@@ -36,7 +37,7 @@ class FollowError(Exception):
 
 class Follower:
     """Feeds ``sink``, whose market is ``market``, with what the log of that ``lineage`` says. ``monotonic_s`` is a
-    clock."""
+    clock that nobody sets; ``clock`` is told how the brokers' differs."""
 
     def __init__(
         self,
@@ -46,7 +47,9 @@ class Follower:
         market: Market,
         sink: ReplicaSink,
         monotonic_s: Callable[[], float] = time.monotonic,
+        clock: BrokersClock | None = None,
     ) -> None:
+        self.clock = clock or BrokersClock()
         self.records = 0  # applied
         self.failures = 0  # of the bus
         self.reason = "the log is being read"  # why this market is not like the others; empty: it is
@@ -79,7 +82,7 @@ class Follower:
         """How it is now."""
         lag = self.lag_records
         behind = f"{lag} records behind the log" if lag > BEHIND_RECORDS else ""
-        return FollowStatus(self.reason or behind, lag)
+        return FollowStatus(self.reason or behind, lag, self.clock.skew_ms)
 
     async def run(self) -> None:
         """Follow until cancelled.
@@ -103,6 +106,7 @@ class Follower:
 
     async def _load(self) -> None:
         """Begin where the newest snapshots are, and come to where the log ends now; once done it is not done again."""
+        await self._bus.check(self._topics.specs(GATEWAY))
         if await self._bus.lineage(self._topics.log) != self._lineage:
             raise FollowError(f"the topic {self._topics.log} is another one than before")
         missing = [number for number in range(self._topics.partitions) if number not in self.begun]
@@ -160,7 +164,10 @@ class Follower:
             asked_s = self._now_s()
             self._is_there()
             while True:
-                for record in await reader.poll(MAX_POLLED, POLL_S):
+                records = await reader.poll(MAX_POLLED, POLL_S)
+                if records:
+                    self.clock.heard(records[-1].time_ms, int(self._now_s() * 1_000))
+                for record in records:
                     self._apply(record)
                 self._is_there()
                 if self._now_s() - asked_s >= LAG_INTERVAL_S:

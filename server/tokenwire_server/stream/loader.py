@@ -20,7 +20,7 @@ from tokenwire_server.ports import PartState
 from tokenwire_server.stream.loading import Loading, Position
 from tokenwire_server.stream.replica import LogHoleError
 from tokenwire_server.stream.topic_feed import BarFeed, LogFeed, TopicFeed
-from tokenwire_server.stream.topics import Topics
+from tokenwire_server.stream.topics import LOADER, Topics
 from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import get_log
 
@@ -130,7 +130,7 @@ class Loader:
     async def _load(self) -> None:
         """From one opening of the history to its end."""
         topics = self._topics
-        await self._bus.ensure(topics.specs())
+        await self._bus.ensure(topics.specs(LOADER))
         lineage = await self._bus.lineage(topics.log)
         self._tell("kafka", PartState.OK, "", "")
         history = await self._open_history()

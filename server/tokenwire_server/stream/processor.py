@@ -20,7 +20,7 @@ from tokenwire_server.stream.claim import Claim
 from tokenwire_server.stream.fold import Fold
 from tokenwire_server.stream.records import CUT_KEY, PoisonError, encode, read_raw
 from tokenwire_server.stream.takeover import Beginning, NewerDataError, UnusableStateError, take_over
-from tokenwire_server.stream.topics import Topics, partition_of
+from tokenwire_server.stream.topics import PROCESSOR, Topics, partition_of
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["NewerDataError", "Processor", "UnusableStateError"]
@@ -39,6 +39,7 @@ MAX_RETRY_S: Final = 5.0
 GAP_RETRY_S: Final = 30.0  # between two looks at whether somebody accepted that raw records are missing
 LAST_SNAPSHOTS_S: Final = 5.0  # an end waits no longer for them
 _TOLD_GAPS: Final = 3  # that a message names
+MAX_IN_VAIN: Final = 2  # transactions in a row; one is aborted whenever partitions change hands
 
 
 class _RawGapError(Exception):
@@ -136,6 +137,8 @@ class Processor:
         self._tell = tell
         self._accepts_gaps = accepts_gaps
         self._partitions: dict[int, _Partition] = {}
+        self._told: set[tuple[str, str]] = set()  # what was rejected: the log has it
+        self._in_vain = 0  # transactions in a row that were aborted
         self._closing = asyncio.Event()
 
     @property
@@ -181,19 +184,19 @@ class Processor:
         """As a member of the group."""
         worker = self._bus.worker(self._topics.raw, self._topics.group, self._instance)
         retry_s = POLL_S
-        is_ensured = is_ours = False
+        is_checked = is_ours = False
+        look = self._bus.ensure
         claim = Claim(self._bus, Place(self._topics.positions, 0), f"{self._topics.group}/{self._instance}")
         until_s = self._now_s() + GAP_RETRY_S
         try:
             while not self._closing.is_set():
                 try:
-                    if not is_ensured:
-                        await self._bus.ensure(self._topics.specs())
-                        is_ensured = True
+                    if not is_checked:
+                        await look(self._topics.specs(PROCESSOR))
+                        look, is_checked = self._bus.check, True
                     if not is_ours:
                         await worker.commit([await claim.record()], {})
-                        is_ours = True
-                        self._is_well()
+                        is_ours, self._in_vain = True, 0
                     await self._step(worker)
                     retry_s = POLL_S
                     if self.gap and (self._partitions or self._now_s() > until_s):  # or others have all partitions
@@ -202,6 +205,7 @@ class Processor:
                 except BusError as error:  # whatever was folded since the last commit did not happen
                     self._partitions.clear()
                     worker.reset()
+                    is_checked = False
                     if isinstance(error, FencedError):
                         self.fenced += 1
                         if await claim.is_lost():
@@ -210,7 +214,10 @@ class Processor:
                         _log.warning("transaction took too long", reason=str(error))
                     elif isinstance(error, AbortedError):
                         self.aborted += 1
+                        self._in_vain += 1
                         _log.warning("transaction aborted", reason=str(error))
+                        if self._in_vain >= MAX_IN_VAIN:
+                            self._tell(PartState.FAILING, str(error))
                     else:
                         self._tell(PartState.FAILING, str(error))
                     await self._pause(retry_s)
@@ -242,6 +249,7 @@ class Processor:
             self._feed(partition, record, outgoing)
             offsets[partition.number] = partition.offset = record.offset + 1
         self.raw_records += len(polled.records)
+        self._tell_rejections()
         # Those that fell silent, too: what their newest snapshots do not hold is not kept for ever.
         now_s = self._now_s()
         offsets.update((n, partition.offset) for n, partition in self._partitions.items() if partition.is_behind(now_s))
@@ -252,11 +260,19 @@ class Processor:
             room -= self._keep(self._partitions[number], outgoing, room)
         if offsets:
             await self._commit(worker, outgoing, offsets)
+        if worker.is_member and self._in_vain < MAX_IN_VAIN:
+            self._is_well()
+
+    def _tell_rejections(self) -> None:
+        """The log tells of the first of each kind."""
+        for source, reason in self.rejections().keys() - self._told:
+            self._told.add((source, reason))
+            _log.warning("data rejected", source=source, reason=reason)
 
     async def _commit(self, worker: Worker, outgoing: Sequence[Outgoing], offsets: Mapping[int, int]) -> None:
         after = await worker.commit(outgoing, offsets)
         self.transactions += 1
-        self._is_well()
+        self._in_vain = 0
         for number in offsets:
             partition = self._partitions[number]
             partition.log_offset = after.get(Place(self._topics.log, number), partition.log_offset)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
-from tokenwire_server.bus.port import Bus, BusError, Place, Reader, Record
+from tokenwire_server.bus.port import Bus, BusError, Place, Reader, Record, Right, TopicSpec
 from tokenwire_server.errors import UserError
 from tokenwire_server.stream.loading import Loading, PartitionLoading
 from tokenwire_server.stream.records import PoisonError, read_bar, read_logged
@@ -71,6 +71,7 @@ class TopicFeed(ABC):
 
     async def _begin(self) -> None:
         """Pass over what was deleted: the next record that comes shows whether that was needed."""
+        await self._bus.check([TopicSpec(self._topic, len(self._partitions), rights=frozenset({Right.READ}))])
         for number, partition in self._partitions.items():
             place = Place(self._topic, number)
             first, self.ends[place] = await self._bus.bounds(place)
