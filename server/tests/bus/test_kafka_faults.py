@@ -45,6 +45,7 @@ async def test_a_worker_whose_broker_dies_before_it_commits_goes_on_with_the_nex
     await bus.close()
 
 
+@pytest.mark.proof(only=True)
 async def test_where_a_log_ends_is_never_made_up(
     own_kafka: Kafka, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,14 +43,13 @@ class Peer:
     def read(self, octets: int | None = None) -> None:
         """Take so many bytes out of the socket; all there is, also what follows, by default."""
         while self.buffer:
-            was_full = len(self.buffer) > self.high
             taken = bytes(self.buffer[:octets])
             del self.buffer[: len(taken)]
             self._parse(taken)
             if not self.consumer.writable and len(self.buffer) <= self.high // 2:
                 for data in self.bench.hub.resume(self.consumer):
                     self.write(data)
-            if octets is not None or not was_full:
+            if octets is not None:
                 return
 
     def leave(self) -> None:

@@ -92,6 +92,7 @@ def test_kafka_keeps_what_was_committed_over_a_kill_and_an_end(own_kafka: Kafka,
     assert _consume(own_kafka, unique) == ["before", "between"]
 
 
+@pytest.mark.proof(only=True)
 def test_a_frozen_kafka_answers_nobody_and_goes_on(own_kafka: Kafka, unique: str) -> None:
     own_kafka.create_topics([unique])
     own_kafka.stop()

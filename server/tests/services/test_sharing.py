@@ -80,6 +80,7 @@ def _pytest(folder: Path, *words: str, ci: str = "") -> subprocess.CompletedProc
     )  # fmt: skip
 
 
+@pytest.mark.proof(only=True)
 @pytest.mark.usefixtures("needs_all")
 def test_up_starts_all_and_down_leaves_nothing(file: Path) -> None:
     up = _run("up", "--file", str(file))

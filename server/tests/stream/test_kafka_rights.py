@@ -384,6 +384,7 @@ class Roles:
         return re.search(words, self.answers[-2]) is not None
 
 
+@pytest.mark.proof(only=True)
 async def test_every_role_waits_for_each_right_and_with_those_of_the_page_all_works(
     guarded_kafka: GuardedKafka, postgres: Postgres, redis_server: Redis, unique: str, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -40,6 +41,7 @@ async def forget_group(kafka: Kafka, topics: Topics) -> None:
     await asyncio.to_thread(forgotten.result, _PATIENCE_S)
 
 
+@pytest.mark.proof(only=True)
 def test_whatever_has_expired_is_said_or_not_needed(kafka: Kafka, unique: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         topics = topics_named(unique)

@@ -21,6 +21,7 @@ async def lacks(role: str, process: RoleProcess) -> list[str]:
         return lacking(await reply.text(), ROLES_METRICS[role])
 
 
+@pytest.mark.proof(only=True)
 def test_each_role_exposes_what_is_asked_of_it(
     kafka: Kafka, postgres: Postgres, database: str, unique: str, tmp_path: Path
 ) -> None:
