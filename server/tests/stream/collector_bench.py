@@ -57,8 +57,10 @@ async def ids(bus: MemoryBus) -> dict[str, list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def collecting(bus: Any, name: str = "c", replays: Sequence[str] = ()) -> AsyncIterator[BusSink]:
-    sink = BusSink(bus, TOPICS, name, replays, cadences_ms={"s": 700}, clock=BrokersClock(wall_ms))
+async def collecting(
+    bus: Any, name: str = "c", replays: Sequence[str] = (), clock: BrokersClock | None = None
+) -> AsyncIterator[BusSink]:
+    sink = BusSink(bus, TOPICS, name, replays, cadences_ms={"s": 700}, clock=clock or BrokersClock(wall_ms))
     await sink.begin()
     task = asyncio.create_task(sink.run())
     try:

@@ -1,10 +1,8 @@
 """What a wrong clock does in each role, an hour behind or ahead: on given clocks."""
 
 import asyncio
-import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -21,10 +19,10 @@ from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream import brokers_clock, collector_writer
 from tokenwire_server.stream.brokers_clock import HEARD_MS, BrokersClock
-from tokenwire_server.stream.collector import BusSink
 from tokenwire_server.stream.records import RawEvent, encode, read_raw
 from tokenwire_server.validation.wrong_clocks import MAX_FROM_THE_FUTURE, WrongClocks
 
+from .collector_bench import collecting
 from .test_follower import following
 from .test_processor import TOPICS, done, running
 from .test_processor import result as logged
@@ -58,20 +56,6 @@ async def new_bus(clocks: Clocks) -> MemoryBus:
     return bus
 
 
-@contextlib.asynccontextmanager
-async def collecting(bus: MemoryBus, clocks: Clocks) -> AsyncIterator[BusSink]:
-    sink = BusSink(bus, TOPICS, "c", clock=clocks.of_collector())
-    await sink.begin()
-    task = asyncio.create_task(sink.run())
-    try:
-        yield sink
-        sink.close()
-        await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 def trade(number: int, time_ms: int) -> Trade:
     return Trade(A, str(number), Decimal(1), Decimal(1), Side.BUY, time_ms)
 
@@ -99,7 +83,7 @@ def test_trades_of_the_present_are_used_if_one_of_the_clocks_is_right(clocks: Cl
 
     async def scenario() -> None:
         bus = await new_bus(clocks)
-        async with collecting(bus, clocks) as sink:
+        async with collecting(bus, clock=clocks.of_collector()) as sink:
             sink.tokens("s", [TokenInfo(A, "A")])
             for number in range(1, 21):
                 sink.trades("s", [trade(number, clocks.now_ms())])
@@ -119,7 +103,7 @@ def test_trades_of_the_present_are_used_if_one_of_the_clocks_is_right(clocks: Cl
 def test_what_is_from_the_future_by_both_clocks_is_refused_all_the_same() -> None:
     async def scenario() -> None:
         clocks = Clocks(ours_ms=-HOUR_MS)
-        async with collecting(await new_bus(clocks), clocks) as sink:
+        async with collecting(await new_bus(clocks), clock=clocks.of_collector()) as sink:
             sink.trades("s", [trade(1, clocks.now_ms() + HOUR_MS), trade(2, clocks.now_ms())])
             assert sink.rejections == {("s", "time_in_future"): 1}
             assert sink.wrong_clocks.reasons == {}
@@ -135,7 +119,7 @@ def test_polled_values_that_processors_would_refuse_are_refused_where_it_is_told
 
     async def scenario() -> None:
         bus = await new_bus(clocks)
-        async with collecting(bus, clocks) as sink:
+        async with collecting(bus, clock=clocks.of_collector()) as sink:
             status = _status("c", sink, (), None)
             sink.state("s", SourceState.LIVE)
             sink.tokens("s", [TokenInfo(A, "A")])
@@ -167,7 +151,7 @@ def test_a_clock_that_is_set_is_noticed(monkeypatch: pytest.MonkeyPatch, caplog:
 
     async def scenario() -> None:
         clocks = Clocks(ours_ms=HOUR_MS)
-        async with collecting(await new_bus(clocks), clocks) as sink:
+        async with collecting(await new_bus(clocks), clock=clocks.of_collector()) as sink:
             assert sink.brokers_clock.skew_ms == -HOUR_MS
             clocks.ours_ms = 0
             sink.offset("s", "1")
@@ -187,7 +171,7 @@ def test_a_position_that_can_not_be_read_back_is_written_all_the_same(monkeypatc
     async def scenario() -> None:
         clocks = Clocks()
         bus = await new_bus(clocks)
-        async with collecting(bus, clocks) as sink:
+        async with collecting(bus, clock=clocks.of_collector()) as sink:
 
             async def refused(place: Place, first: int, end: int) -> Any:
                 raise BusError("not now")

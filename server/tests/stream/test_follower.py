@@ -15,7 +15,7 @@ from tokenwire_server.market.trades import TokenInfo
 from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
-from tokenwire_server.stream.follower import BEHIND_RECORDS, Follower, FollowError
+from tokenwire_server.stream.follower import BEHIND_RECORDS, LAG_INTERVAL_S, Follower, FollowError
 from tokenwire_server.stream.records import CUT_KEY, State, encode, read_logged
 
 from .test_processor import NOW_MS, PLAN, TOPICS, done, fed, made, outgoing, running, tape
@@ -126,6 +126,49 @@ def test_whenever_they_begin_and_whatever_fails_they_are_the_same(seed: int) -> 
                 assert not task.done()
                 assert standing(pipeline) == expected
                 assert not one.status().reason
+
+    run_virtual(scenario)
+
+
+class Silent:
+    """A bus that does not say where the log ends while ``is_silent``, which takes ten seconds each time."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._bus = bus
+        self.is_silent = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        if self.is_silent:
+            await asyncio.sleep(10)
+            raise BusError("no answer")
+        return await self._bus.ends(places)
+
+
+def test_a_broker_that_does_not_say_where_the_log_ends_holds_up_nothing() -> None:
+    async def scenario() -> None:
+        bus = await made([])
+        silent = Silent(bus)
+        async with running(bus, "one"), following(silent) as (one, _, task):
+            await asyncio.sleep(1)
+            silent.is_silent = True
+            await asyncio.sleep(LAG_INTERVAL_S)
+            for number in range(1, 8):
+                before = one.records
+                await fed(bus, tape(number, 10))
+                await asyncio.sleep(1)
+                assert one.records > before
+            await asyncio.sleep(10)
+            assert one.status().reason == "nobody knows where the log ends: no answer"
+            assert one.failures
+            silent.is_silent = False
+            await asyncio.sleep(10 + 2 * LAG_INTERVAL_S)
+            assert not one.status().reason
+            silent.is_silent = True
+            await asyncio.sleep(LAG_INTERVAL_S + 1)  # it ends while it asks
+            assert not task.done()
 
     run_virtual(scenario)
 

@@ -18,6 +18,7 @@ from tokenwire_server.stream.records import PoisonError, read_logged
 from tokenwire_server.stream.replica import LogHoleError, Replica, ReplicaSink
 from tokenwire_server.stream.state_topic import StoredState, load_state, read_state
 from tokenwire_server.stream.topics import GATEWAY, Topics
+from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["FollowError", "Follower"]
@@ -66,6 +67,7 @@ class Follower:
         self._replicas: dict[int, Replica] = {}
         self._ends: dict[int, int] = {}
         self._is_failing = False
+        self._unknown = ""  # why nobody knows where the log ends
 
     @property
     def lag_records(self) -> int:
@@ -82,7 +84,7 @@ class Follower:
         """How it is now."""
         lag = self.lag_records
         behind = f"{lag} records behind the log" if lag > BEHIND_RECORDS else ""
-        return FollowStatus(self.reason or behind, lag, self.clock.skew_ms)
+        return FollowStatus(self.reason or self._unknown or behind, lag, self.clock.skew_ms)
 
     async def run(self) -> None:
         """Follow until cancelled.
@@ -158,6 +160,7 @@ class Follower:
         for place, first in firsts.items():
             await self._pass_over(place.partition, first)
         reader = self._bus.reader()
+        asking: asyncio.Task[None] | None = None  # beside reading, which one silent broker must not hold up
         try:
             await reader.assign({Place(log, partition): offset for partition, offset in self.next.items()})
             await self._ask_ends()
@@ -170,15 +173,33 @@ class Follower:
                 for record in records:
                     self._apply(record)
                 self._is_there()
-                if self._now_s() - asked_s >= LAG_INTERVAL_S:
+                if asking is not None and asking.done():
+                    self._hear_of_ends(asking)
+                    asking = None
+                if asking is None and self._now_s() - asked_s >= LAG_INTERVAL_S:
                     asked_s = self._now_s()
-                    await self._ask_ends()
+                    asking = asyncio.create_task(self._ask_ends(), name="ask-ends")
         finally:
+            if asking is not None:
+                await end(asking)
+            self._unknown = ""
             await reader.close()
 
     async def _ask_ends(self) -> None:
         ends = await self._bus.ends([Place(self._topics.log, partition) for partition in self.next])
         self._ends = {place.partition: end for place, end in ends.items()}
+
+    def _hear_of_ends(self, asked: asyncio.Task[None]) -> None:
+        try:
+            asked.result()
+            if self._unknown:
+                _log.info("the end of the log is known again")
+            self._unknown = ""
+        except BusError as error:
+            self.failures += 1
+            if not self._unknown:
+                _log.warning("the end of the log is unknown", reason=str(error))
+            self._unknown = f"nobody knows where the log ends: {error}"
 
     def _is_there(self) -> None:
         self._is_failing = False
