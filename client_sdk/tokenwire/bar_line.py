@@ -26,8 +26,8 @@ class BarLine:
     """
 
     __slots__ = (
-        "_begun_ms", "_closed_ms", "_counts", "_first_ms", "_has_missed", "_held", "_is_again", "_is_joined",
-        "_lost_ms", "_ready", "_until_ms", "wants_from_ms",
+        "_base_ms", "_begun_ms", "_closed_ms", "_counts", "_first_ms", "_has_missed", "_held", "_is_again",
+        "_is_joined", "_lost_ms", "_ready", "_revised_ms", "_until_ms", "wants_from_ms",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -42,11 +42,13 @@ class BarLine:
         self._is_again = False  # something was missed while others were being fetched, perhaps after their answer
         self._is_joined = True  # what arrives follows what was fetched
         self._first_ms: int | None = None  # until then: the beginning of the first bar that arrived
+        self._revised_ms = 0  # and the end of the newest that was revised and had not come
         self._until_ms: int | None = None  # and how far what was fetched reaches
+        self._base_ms: int | None = None  # and the newest closed bar before which nothing is missing
 
     def push(self, bar: Bar) -> None:
         """A bar arrived."""
-        if not self._is_joined and not bar.revision:  # one that is revised may be as old as it likes
+        if not self._is_joined:
             self._join(bar)
         if self.wants_from_ms is not None:  # what is fetched may be older than this, and does not have it
             self._held.pop(bar.open_ms, None)
@@ -64,9 +66,9 @@ class BarLine:
 
         ``is_new``: what follows is of another lineage, which may know less of the open bar, and of those before it.
         """
-        self._look_for_first()
+        self._look_for_first(self._newest_closed_ms() if self._is_joined else self._base_ms)
         if self.wants_from_ms is None:
-            self.wants_from_ms = self._newest_closed_ms()
+            self.wants_from_ms = self._base_ms
         else:
             self._is_again = True
         if is_new and self._counts:
@@ -77,12 +79,12 @@ class BarLine:
     def want(self, from_ms: int) -> None:
         """Bars from this beginning on are wanted."""
         self.wants_from_ms = self._begun_ms = from_ms
-        self._look_for_first()
+        self._look_for_first(from_ms)
 
     def reaches(self, until_ms: int) -> bool:
         """Whether bars from a server that knows all that closed by ``until_ms`` (Unix ms of event time) leave no hole
         in front of what arrived."""
-        return self._is_joined or self._first_ms is None or self._first_ms <= until_ms
+        return self._is_joined or max(self._first_ms or 0, self._revised_ms) <= until_ms
 
     def fetched(
         self, bars: Sequence[Bar], *, is_all: bool, has_missed: bool = False, until_ms: int | None = None
@@ -92,12 +94,15 @@ class BarLine:
         self._has_missed = self._has_missed or has_missed
         for bar in bars:
             self._take_in(bar)
+            if bar.closed:
+                self._base_ms = max(self._base_ms or 0, bar.open_ms)
         if is_all:
-            begins = [self._lost_ms, self._newest_closed_ms() if self._is_again else None]
+            begins = [self._lost_ms, self._base_ms if self._is_again else None]
             self.wants_from_ms = min((ms for ms in begins if ms is not None), default=None)
             if not self._is_again:
-                self._is_joined = has_missed or until_ms is None or self._first_ms is not None
+                self._is_joined = until_ms is None or self._first_ms is not None
                 self._until_ms = until_ms
+                self._revised_ms = 0
             self._lost_ms, self._is_again = None, False
             if self.wants_from_ms is None:
                 for bar in self._held.values():
@@ -115,11 +120,18 @@ class BarLine:
         """The next bar; None while there is none."""
         return self._ready.popitem(last=False)[1] if self._ready else None
 
-    def _look_for_first(self) -> None:
-        self._is_joined, self._first_ms, self._until_ms = False, None, None
+    def _look_for_first(self, base_ms: int | None) -> None:
+        self._is_joined, self._first_ms, self._until_ms, self._base_ms = False, None, None, base_ms
+        self._revised_ms = 0
 
     def _join(self, bar: Bar) -> None:
-        """The first bar since something was missed: does it follow what was fetched before it came?"""
+        """A bar since something was missed: does it follow what was fetched before it came?"""
+        if bar.revision:  # it may be as old as it likes, and says nothing unless it is one that should have come
+            if self._base_ms is not None and bar.open_ms > self._base_ms and bar.open_ms not in self._counts:
+                self._revised_ms = max(self._revised_ms, bar.close_ms)
+                if self.wants_from_ms is None:
+                    self.wants_from_ms = self._base_ms
+            return
         if self._first_ms is not None:
             return
         self._first_ms = bar.open_ms
@@ -128,7 +140,7 @@ class BarLine:
         if self._until_ms is None or bar.open_ms <= self._until_ms:
             self._is_joined = True
         else:
-            self.wants_from_ms = self._newest_closed_ms()
+            self.wants_from_ms = self._base_ms
             self._is_joined = self.wants_from_ms is None
 
     def _newest_closed_ms(self) -> int | None:

@@ -61,7 +61,7 @@ class Stream(Generic[_T]):
         self._addresses: dict[str, str] = {}  # address -> name
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
-        self._has_failed = asyncio.Event()
+        self._has_ended = asyncio.Event()
         self.on_closed: Callable[[Any], object] = lambda stream: None
         feed.add(self)
 
@@ -101,6 +101,7 @@ class Stream(Generic[_T]):
     async def aclose(self) -> None:
         """End the subscription; iterating ends after what has come."""
         self._is_closed = True
+        self._has_ended.set()
         self.on_closed(self)
         self._feed.remove(self)
         tasks = list(self._fetching.values())
@@ -134,7 +135,7 @@ class Stream(Generic[_T]):
     def failed(self, error: TokenwireError) -> None:
         """See :class:`Listener`."""
         self._error = self._error or error
-        self._has_failed.set()
+        self._has_ended.set()
         self._changed.set()
 
     @abstractmethod
@@ -188,13 +189,13 @@ class Stream(Generic[_T]):
         """A page of the REST interface; None if it can't be had.
 
         It is tried a few times, with longer and longer pauses or what the server asks for; ``is_patient``: as long as
-        a further try may help and the stream has not failed. A server that says how far it knows what is asked for, and
+        a further try may help and the stream has not ended. A server that says how far it knows what is asked for, and
         is not as far as it ``reaches``, is tried again too; so is one that does not know the token.
 
         Raises:
             RestError: with ``is_told``, the request is wrong.
         """
-        attempt = 0
+        attempt = unknown = 0
         while True:
             attempt += 1
             is_hopeless = False
@@ -208,24 +209,26 @@ class Stream(Generic[_T]):
                     error = RestError(_NOT_YET, "the server that answered is behind the one that is connected", "", 200)
             except RestError as refused:
                 error = refused
-                is_hopeless = _is_hopeless(refused, attempt)
+                unknown += refused.status == _NOT_FOUND
+                is_hopeless = _is_hopeless(refused, unknown)
             if is_hopeless and is_told:
                 raise error
             if attempt == _TRIES or is_hopeless:
                 _log.warning("%s could not be fetched: %s", "/".join(path), error)
-            is_worth_it = attempt < _TRIES or error.code == _NOT_YET or (is_patient and error.code != "INVALID_ANSWER")
-            if is_hopeless or not is_worth_it or self._has_failed.is_set():
+            is_worth_it = attempt < _TRIES or (is_patient and error.code != "INVALID_ANSWER")
+            if is_hopeless or not is_worth_it or self._has_ended.is_set():
                 return None
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s(attempt, error.retry_after_ms)):
-                    await self._has_failed.wait()
+                    await self._has_ended.wait()
 
 
-def _is_hopeless(error: RestError, attempt: int) -> bool:
-    """Whether trying again won't help. Of several servers one may know a token that another one does not know yet."""
+def _is_hopeless(error: RestError, unknown: int) -> bool:
+    """Whether trying again won't help. Of several servers one may know a token that another one does not know yet, so
+    it counts how often it was ``unknown``."""
     if error.status is None or not 400 <= error.status < 500:
         return False
-    return error.status != _TOO_MANY and (error.status != _NOT_FOUND or attempt >= _TRIES)
+    return error.status != _TOO_MANY and (error.status != _NOT_FOUND or unknown >= _TRIES)
 
 
 class _Line(Protocol[_T]):
@@ -393,7 +396,10 @@ class BarStream(_LineStream[Bar, BarLine]):
             following = None if is_history else fields.get("nextCursor")
             is_stuck = following is not None and (not bars or bars[-1].open_ms <= from_ms or following == cursor)
             cursor = None if is_stuck else following
-            has_missed = page is None or is_stuck or len(bars) < len(rows)
+            # A server that has not the bar which came before may keep those behind it no more either.
+            is_cut = query["from"] is not None and (until_ms is None or until_ms >= from_ms)
+            is_cut = is_cut and (not bars or bars[0].open_ms > from_ms)
+            has_missed = page is None or is_stuck or is_cut or len(bars) < len(rows)
             line.fetched(bars, is_all=cursor is None, has_missed=has_missed, until_ms=until_ms)
             self._changed.set()
 

@@ -115,7 +115,7 @@ async def _lineage(bus: Bus, topics: Topics, status: RoleStatus, stop: asyncio.E
             status.tell("kafka", PartState.FAILING, str(error))
         else:
             status.tell("kafka", PartState.OK)
-            return lineage
+            return None if stop.is_set() else lineage
         try:
             async with asyncio.timeout(retry_s):
                 await stop.wait()

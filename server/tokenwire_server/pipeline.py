@@ -355,13 +355,14 @@ class Pipeline:
         now_ms = 0 if token is None else self.market.event_now_ms(token.source)
         if bars is None:
             return BarPage(Page([]), now_ms)
-        now_ms = max(now_ms, bars.now_ms)
+        known_ms = bars.now_ms
+        now_ms = max(now_ms, known_ms)
         interval, from_ms, to_ms, limit, fill = request
         index = self.bar_plan.index[interval.text]
         if self._pages is not None:
-            return BarPage(await self._pages.bar_page(address, bars, index, now_ms, request), now_ms)
+            return BarPage(await self._pages.bar_page(address, bars, index, now_ms, request), now_ms, known_ms)
         page = page_of(bars, index, now_ms, from_ms=from_ms, to_ms=to_ms, limit=limit, fill=fill)
-        return BarPage(page, now_ms)
+        return BarPage(page, now_ms, known_ms)
 
     async def trade_page(self, address: str, request: TradeRequest) -> TradePage:
         """Trades of the token at this wire address; none before its first."""

@@ -63,8 +63,14 @@ async def open_when_there(
                         raise away
                     retry_s = min(2 * retry_s, MAX_RETRY_S)
                     try:
-                        return await open_history(settings, data)
+                        kept = await open_history(settings, data)
                     except AwayError as error:
                         away = error
+                        continue
+                    if not stop.is_set():
+                        return kept
+                    if kept is not None:  # the signal came in the last moment
+                        await kept.close()
+                    raise away
     finally:
         metrics.shutdown()

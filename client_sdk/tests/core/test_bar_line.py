@@ -271,3 +271,24 @@ def test_whichever_server_answers_no_bar_is_left_out(
     while servers.line.wants_from_ms is not None:
         servers.fetch(servers.told)
     assert servers.got == servers.closing
+
+
+def test_a_revised_bar_that_comes_first_is_not_where_it_goes_on() -> None:
+    line = BarLine()
+    line.want(0)
+    line.fetched([bar(minute) for minute in range(10)], is_all=True, until_ms=10 * 60_000 + 1)
+    line.push(msgspec.structs.replace(bar(14, 3), revision=1))
+    line.push(bar(17, closed=False))
+    assert line.wants_from_ms == 9 * 60_000
+    line.fetched([bar(minute, 3) for minute in range(9, 17)], is_all=True, until_ms=17 * 60_000)
+    got = [minute for minute, closed, _ in taken(line) if closed]
+    assert {*range(17)} == {*got}
+
+
+def test_a_revised_bar_that_comes_while_others_are_fetched_is_not_where_it_goes_on() -> None:
+    line = BarLine()
+    line.want(0)
+    line.push(msgspec.structs.replace(bar(14, 3), revision=1))
+    line.fetched([bar(minute) for minute in range(10)], is_all=True, until_ms=10 * 60_000 + 1)
+    line.begin_anew()
+    assert line.wants_from_ms == 9 * 60_000

@@ -68,7 +68,7 @@ async def test_an_open_bar_that_closes_before_it_is_due_is_not_asked_for(monkeyp
 async def test_a_server_that_is_behind_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenwire.streams._PAUSE_S", 0.001)
     behind, there = ({"X-Tokenwire-Until-Ms": str(MINUTE_0_MS + end)} for end in (119_999, 120_000))
-    answers = [(*page(), behind)] * 5 + [(*values(1, closed=False), behind), (*values(2), there)]
+    answers = [(*page(), behind), (*values(1, closed=False), behind), (*values(2), there)]
     script = trading(bar(1, 2))
     async with scripted(script, lambda path: answers.pop(0)) as url, TokenClient(url, config=quick()) as client:
         rows = await take(client.indicators("DOGE", "1m", "sma:2"), 1)

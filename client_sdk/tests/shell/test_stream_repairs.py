@@ -168,6 +168,37 @@ async def test_a_server_that_does_not_know_the_token_yet_is_asked_again() -> Non
         assert [(minute_of(each.open_ms), each.missed) for each in bars] == [(1, False), (2, False), (3, False)]
 
 
+async def test_bars_that_the_server_keeps_no_more_are_owned_up_to() -> None:
+    taken = asyncio.Event()
+    script = trading(bar(1, 1), taken.wait(), "cut", bar(50, 1, closed=False))
+    answer = (*page(bar(48, 1), bar(49, 1)), until(50))
+    async with scripted(script, lambda path: answer) as url, TokenClient(url, config=quick()) as client:
+        stream = client.klines("DOGE", "1m")
+        bars = await take(stream, 1)
+        taken.set()
+        bars += await take(stream, 3)
+    assert [(minute_of(each.open_ms), each.missed) for each in bars] == [
+        (1, False), (48, True), (49, False), (50, False),
+    ]  # fmt: skip
+
+
+async def test_a_stream_that_is_closed_asks_no_more() -> None:
+    asked = 0
+
+    def answer(path: str) -> tuple[int, bytes, dict[str, str]]:
+        nonlocal asked
+        asked += 1
+        return (*page(), until(0))
+
+    async with scripted(trading(bar(4, 1)), answer) as url, TokenClient(url, config=quick()) as client:
+        stream = client.indicators("DOGE", "1m", "sma:2")
+        waiting = asyncio.create_task(anext(stream, None))  # type: ignore[arg-type]
+        while not asked:
+            await asyncio.sleep(0.01)
+        await stream.aclose()
+        assert await asyncio.wait_for(waiting, 5) is None
+
+
 async def test_pages_of_bars_that_lead_nowhere_are_not_asked_for_for_ever() -> None:
     taken = asyncio.Event()
     script = trading(bar(1, 2), taken.wait(), "cut", bar(5, 2))

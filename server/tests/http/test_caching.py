@@ -102,8 +102,13 @@ async def test_it_is_said_how_far_bars_are_known(app: HttpApp, traded: Pipeline,
     assert "x-tokenwire-until-ms" in first.headers["access-control-expose-headers"]
     traded.clock("test", BEGIN_MS + 119_999)
     again = await ask(app, path + "interval=1s", headers={"if-none-match": first.headers["etag"]})
-    assert again.status == 304, "time alone changes no bar"
-    assert again.headers["x-tokenwire-until-ms"] == str(BEGIN_MS + 119_999)
+    assert again.status == 304
+    assert again.headers["x-tokenwire-until-ms"] == str(BEGIN_MS + 119_000), "trades before the clock may be to come"
+    traded.clock("test", BEGIN_MS + 120_500)  # the bar closes: what is traded before that only corrects it
+    third = await ask(app, path + "interval=1s")
+    assert third.headers["x-tokenwire-until-ms"] == str(BEGIN_MS + 120_500)
+    idle = await ask(app, path.replace("PEPE", "IDLE") + "interval=1s")
+    assert idle.headers["x-tokenwire-until-ms"] == "0"
 
 
 async def test_errors_are_not_kept(app: HttpApp) -> None:

@@ -18,7 +18,7 @@ from tokenwire_server.pipeline import Pipeline
 from tokenwire_server.ports import SourceState
 from tokenwire_server.sources import recording_events as raw
 from tokenwire_server.stream import brokers_clock, collector_writer
-from tokenwire_server.stream.brokers_clock import HEARD_MS, BrokersClock
+from tokenwire_server.stream.brokers_clock import HEARD_MS, MAX_CLOCK_SKEW_MS, BrokersClock
 from tokenwire_server.stream.records import RawEvent, encode, read_raw
 from tokenwire_server.validation.wrong_clocks import MAX_FROM_THE_FUTURE, WrongClocks
 
@@ -225,6 +225,45 @@ def test_a_gateway_says_how_far_the_brokers_clock_is_ahead(ours_ms: int, monkeyp
             status = one.status()
             assert status.reason == ""
             assert abs(status.skew_ms + ours_ms) < 1_000
+
+    run_virtual(scenario)
+
+
+class SlowToRead:
+    """A bus whose reader gives one record a second."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self._bus = bus
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    def reader(self) -> Any:
+        reader = self._bus.reader()
+        poll = reader.poll
+
+        async def slowly(most: int, timeout_s: float) -> Any:
+            await asyncio.sleep(1)
+            return await poll(1, timeout_s)
+
+        reader.poll = slowly  # type: ignore[method-assign]
+        return reader
+
+
+def test_a_gateway_that_is_behind_does_not_take_that_for_a_wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks()
+    monkeypatch.setattr(brokers_clock.time, "time_ns", lambda: clocks.now_ms() * 1_000_000)
+
+    async def scenario() -> None:
+        bus = await new_bus(clocks)
+        async with running(bus, "p"), following(SlowToRead(bus)) as (one, _, _):
+            place = TOPICS.place(TOPICS.raw, A)
+            await bus.write([Outgoing(place, b"", encode(raw.Tokens("s", (TokenInfo(A, "A"),))))])
+            for number in range(1, 4 * HEARD_MS // 1_000):
+                await bus.write([Outgoing(place, b"", encode(raw.Trades("s", (trade(number, clocks.now_ms()),))))])
+                await asyncio.sleep(1)
+            assert one.lag_records > HEARD_MS // 1_000
+            assert abs(one.clock.skew_ms) < MAX_CLOCK_SKEW_MS
 
     run_virtual(scenario)
 

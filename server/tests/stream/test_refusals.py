@@ -14,7 +14,7 @@ from tokenwire_server.bus.port import AbortedError, BusError, Outgoing, Place, P
 from tokenwire_server.ports import PartState
 from tokenwire_server.process_command import _Found
 from tokenwire_server.roles import RoleStatus
-from tokenwire_server.stream.processor import MAX_IN_VAIN, Processor
+from tokenwire_server.stream.processor import IN_VAIN_S, MAX_IN_VAIN, Processor
 
 from .test_follower import following
 from .test_loader import Told, loading
@@ -32,6 +32,7 @@ class Refusing:
         self.why = ""
         self.aborts = 0
         self.is_closed_to_members = False
+        self.is_idle = False  # others have all partitions
         self._bus = bus
 
     def __getattr__(self, name: str) -> Any:
@@ -83,7 +84,7 @@ class _Worker:
 
     async def poll(self, most: int, timeout_s: float) -> Polled:
         polled: Polled = await self._worker.poll(most, timeout_s)
-        return polled
+        return Polled(frozenset(polled.assigned), {}, ()) if self._bus.is_idle else polled
 
     async def commit(self, records: Sequence[Outgoing], offsets: Mapping[int, int]) -> Mapping[Place, int]:
         if self._bus.aborts and offsets:
@@ -157,6 +158,23 @@ def test_a_processor_whose_transactions_are_all_in_vain_fails_and_one_is_nothing
             await asyncio.sleep(LONG_S)
         failing, ok = (PartState.FAILING, "not this time"), (PartState.OK, "")
         assert told in ([failing, ok], [ok, failing, ok]) if aborts > 1 else told == [ok]
+
+    run_virtual(scenario)
+
+
+def test_a_processor_that_has_no_partition_any_more_does_not_fail_for_ever() -> None:
+    async def scenario() -> None:
+        told: list[tuple[PartState, str]] = []
+        bus = Refusing(await made(tape(1, 60)))
+        bus.aborts = 1_000
+        async with processing(bus, told):
+            await asyncio.sleep(LONG_S)
+            assert told[-1] == (PartState.FAILING, "not this time")
+            bus.is_idle = True
+            await asyncio.sleep(IN_VAIN_S / 2)
+            assert told[-1] == (PartState.FAILING, "not this time")
+            await asyncio.sleep(IN_VAIN_S)
+            assert told[-1] == (PartState.OK, "")
 
     run_virtual(scenario)
 

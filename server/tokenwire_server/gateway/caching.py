@@ -20,8 +20,9 @@ UNTIL_HEADER: Final = "x-tokenwire-until-ms"
 """How far this server knows what it answers with. Of several servers one may be behind the other, so whoever puts
 together what was fetched from one and what another one sends needs to know. The tag does not stand for it."""
 UNTIL_DESCRIPTION: Final[dict[str, Any]] = {
-    "description": "event time (Unix ms) up to which this server knows the token: every bar that closed by then is "
-    "there. If a bar that came over a WebSocket begins later, ask again: another server answered, which is behind",
+    "description": "event time (Unix ms) up to which this server knows the token's trades: every bar that closed by "
+    "then is there. If a bar that came over a WebSocket begins later, ask again: another server answered, which is "
+    "behind, or it has come since. 0: none was traded",
     "schema": {"type": "integer"},
     "example": 1774089004210,
 }
@@ -41,11 +42,10 @@ def tagged(
     content_type: str = "application/json",
     until_ms: int | None = None,
 ) -> Answer:
-    """The answer with its tag; 304 without the body to whoever has it already. ``until_ms``: everything that happened
-    by this event time (Unix ms) is in it."""
+    """The answer with its tag; 304 without the body to whoever has it already. ``until_ms``: see UNTIL_HEADER."""
     tag = f'"{hashlib.blake2b(body, digest_size=_TAG_BYTES).hexdigest()}"'
     headers = {"etag": tag, "cache-control": _SETTLED if is_settled else _MOVING}
-    if until_ms:
+    if until_ms is not None:
         headers[UNTIL_HEADER] = str(until_ms)
     if _has(asked.header(b"if-none-match"), tag):
         return 304, b"", headers

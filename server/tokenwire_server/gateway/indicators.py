@@ -115,7 +115,7 @@ def add_indicators(
             for listed, *values in zip(bars, *columns, strict=True)
         ]
         body = msgspec.json.encode({"data": rows, "nextCursor": next_cursor(answer.page)})
-        return tagged(asked, body, is_settled=is_settled(query.page, answer), until_ms=answer.now_ms)
+        return tagged(asked, body, is_settled=is_settled(query.page, answer), until_ms=answer.known_ms)
 
     routes.add(
         "/api/v1/indicators/{symbol}",

@@ -95,13 +95,13 @@ def add_klines(
         answer = await directory.bar_page(token.address, request)
         rows = b",".join([exact.of(token, request.interval, each) for each in answer.page.bars])
         body = b'{"data":[%b],"nextCursor":%b}' % (rows, msgspec.json.encode(next_cursor(answer.page)))
-        return tagged(asked, body, is_settled=is_settled(request, answer), until_ms=answer.now_ms)
+        return tagged(asked, body, is_settled=is_settled(request, answer), until_ms=answer.known_ms)
 
     async def plain_klines(asked: Asked) -> Answer:
         token, request = reader.read_newest(asked)
         answer = await directory.bar_page(token.address, request)
         rows = b",".join([plain.of(token, request.interval, each) for each in answer.page.bars])
-        return tagged(asked, b'{"data":[%b]}' % rows, until_ms=answer.now_ms)
+        return tagged(asked, b'{"data":[%b]}' % rows, until_ms=answer.known_ms)
 
     routes.add(
         "/api/v1/klines/{symbol}",

@@ -276,7 +276,7 @@ class _History:
         pages: list[list[Bar]] = []
         while True:
             request = PageRequest(interval, None, to_ms, min(count, MAX_LIMIT))
-            page, now_ms = await self._directory.bar_page(token.address, request)
+            page, now_ms, _ = await self._directory.bar_page(token.address, request)
             found = [each.bar for each in page.bars if from_ms is None or each.bar.open_ms >= from_ms]
             pages.append(found)
             count -= len(found)

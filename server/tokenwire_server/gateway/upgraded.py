@@ -16,6 +16,7 @@ from websockets.typing import Subprotocol
 
 from tokenwire_schemas import limits
 from tokenwire_server.core.grants import Deflate
+from tokenwire_server.gateway.http import LOADING_RETRY_AFTER_S
 from tokenwire_server.gateway.inbound import Inbound
 from tokenwire_server.gateway.outlet import Outlet
 
@@ -112,10 +113,13 @@ class UpgradedProtocol(asyncio.Protocol):
             return self._busy(protocol)
         return None
 
-    @staticmethod
-    def _busy(protocol: ServerProtocol) -> Response:
-        response = protocol.reject(503, "no more connections now; try again later\n")
-        response.headers["Retry-After"] = str(limits.BUSY_RETRY_AFTER_MS // 1000)
+    def _busy(self, protocol: ServerProtocol) -> Response:
+        is_loading = self._endpoint.hub.is_loading()
+        text = "the log is being read" if is_loading else "no more connections now"
+        response = protocol.reject(503, f"{text}; try again later\n")
+        response.headers["Retry-After"] = str(
+            LOADING_RETRY_AFTER_S if is_loading else limits.BUSY_RETRY_AFTER_MS // 1000
+        )
         return response
 
     # --- asyncio.Protocol ------------------------------------------------------------------------------------

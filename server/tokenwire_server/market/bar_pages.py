@@ -52,10 +52,12 @@ class Page(NamedTuple):
 
 
 class BarPage(NamedTuple):
-    """A page of one token. ``now_ms``: the event time of its source, 0 before it was first told."""
+    """A page of one token. ``now_ms``: the event time of its source, 0 before it was first told. ``known_ms``: the one
+    that its bars have come to, 0 before its first trade; what is traded before that is a correction."""
 
     page: Page
     now_ms: int
+    known_ms: int = 0
 
 
 def page_of(

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from tokenwire_server import tasks
 from tokenwire_server.bus.port import AbortedError, Bus, BusError, FencedError, Outgoing, Place, Record, Writer
 from tokenwire_server.stream.brokers_clock import BrokersClock
 from tokenwire_server.stream.claim import Claim
@@ -59,6 +60,7 @@ class CollectorWriter:
         self._name = f"{topics.raw}.{instance}"
         self._clock = clock or BrokersClock()
         self._compare_s = 0.0  # when to look at the brokers' clock again
+        self._comparing: asyncio.Task[None] | None = None
         self._claim = Claim(bus, self._place, instance)
         self._writer: Writer | None = None
         self._written = 0  # batches
@@ -98,20 +100,23 @@ class CollectorWriter:
         self._is_unsettled = False
         self._written += 1
         self.transactions += 1
-        if time.monotonic() >= self._compare_s:
-            await self._compare(end, before_ms, after_ms)
+        if time.monotonic() >= self._compare_s and (self._comparing is None or self._comparing.done()):
+            self._comparing = asyncio.create_task(self._compare(end, before_ms, after_ms), name="compare-clocks")
 
     async def _compare(self, end: int, before_ms: int, after_ms: int) -> None:
-        """See when by the brokers' clock that was written what ends there; it is, whether that can be seen or not."""
-        self._compare_s = time.monotonic() + COMPARE_RETRY_S
+        """See when by the brokers' clock that was written what ends there; nothing waits for it."""
+        pause_s = COMPARE_RETRY_S
         with contextlib.suppress(BusError):
             written = await self._bus.read(self._place, end - 1, end)
             if written:
                 self._clock.judge(written[-1].time_ms, before_ms, after_ms)
-                self._compare_s = time.monotonic() + COMPARE_INTERVAL_S
+                pause_s = COMPARE_INTERVAL_S
+        self._compare_s = time.monotonic() + pause_s
 
     async def close(self) -> None:
         """Let go of the name."""
+        if self._comparing is not None:
+            await tasks.end(self._comparing)
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.close()

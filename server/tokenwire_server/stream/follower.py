@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
 
+from tokenwire_server import tasks
 from tokenwire_server.bus.port import Bus, BusError, Place, Record
 from tokenwire_server.market.market import PART_MARK, Market
 from tokenwire_server.ports import FollowStatus
@@ -18,7 +19,6 @@ from tokenwire_server.stream.records import PoisonError, read_logged
 from tokenwire_server.stream.replica import LogHoleError, Replica, ReplicaSink
 from tokenwire_server.stream.state_topic import StoredState, load_state, read_state
 from tokenwire_server.stream.topics import GATEWAY, Topics
-from tokenwire_server.tasks import end
 from tokenwire_server.telemetry.logs import get_log
 
 __all__ = ["FollowError", "Follower"]
@@ -168,7 +168,7 @@ class Follower:
             self._is_there()
             while True:
                 records = await reader.poll(MAX_POLLED, POLL_S)
-                if records:
+                if records and not self.lag_records:  # what comes late says nothing of clocks
                     self.clock.heard(records[-1].time_ms, int(self._now_s() * 1_000))
                 for record in records:
                     self._apply(record)
@@ -181,7 +181,7 @@ class Follower:
                     asking = asyncio.create_task(self._ask_ends(), name="ask-ends")
         finally:
             if asking is not None:
-                await end(asking)
+                await tasks.end(asking)
             self._unknown = ""
             await reader.close()
 

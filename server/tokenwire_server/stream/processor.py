@@ -39,6 +39,7 @@ MAX_RETRY_S: Final = 5.0
 GAP_RETRY_S: Final = 30.0  # between two looks at whether somebody accepted that raw records are missing
 LAST_SNAPSHOTS_S: Final = 5.0  # an end waits no longer for them
 _TOLD_GAPS: Final = 3  # that a message names
+IN_VAIN_S: Final = 30.0  # after which aborted transactions say nothing of whoever has no partition
 MAX_IN_VAIN: Final = 2  # transactions in a row; one is aborted whenever partitions change hands
 
 
@@ -139,6 +140,7 @@ class Processor:
         self._partitions: dict[int, _Partition] = {}
         self._told: set[tuple[str, str]] = set()  # what was rejected: the log has it
         self._in_vain = 0  # transactions in a row that were aborted
+        self._vain_s = 0.0  # when the last one was
         self._closing = asyncio.Event()
 
     @property
@@ -198,7 +200,8 @@ class Processor:
                         await worker.commit([await claim.record()], {})
                         is_ours, self._in_vain = True, 0
                     await self._step(worker)
-                    retry_s = POLL_S
+                    if not self._in_vain:
+                        retry_s = POLL_S
                     if self.gap and (self._partitions or self._now_s() > until_s):  # or others have all partitions
                         self.gap = ""
                         self._is_well()
@@ -215,6 +218,7 @@ class Processor:
                     elif isinstance(error, AbortedError):
                         self.aborted += 1
                         self._in_vain += 1
+                        self._vain_s = self._now_s()
                         _log.warning("transaction aborted", reason=str(error))
                         if self._in_vain >= MAX_IN_VAIN:
                             self._tell(PartState.FAILING, str(error))
@@ -260,6 +264,8 @@ class Processor:
             room -= self._keep(self._partitions[number], outgoing, room)
         if offsets:
             await self._commit(worker, outgoing, offsets)
+        if not self._partitions and self._now_s() - self._vain_s > IN_VAIN_S:
+            self._in_vain = 0  # others have all partitions: there is nothing to commit
         if worker.is_member and self._in_vain < MAX_IN_VAIN:
             self._is_well()
 
