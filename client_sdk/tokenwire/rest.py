@@ -60,8 +60,8 @@ class RestError(TokenwireError):
 
 
 class RestAnswer(NamedTuple):
-    """What a request brought. ``until_ms``: everything that happened by this event time (Unix ms) is in it; None if
-    the server does not say."""
+    """What a request brought. ``until_ms``: the event time (Unix ms) up to which the server knows the token; None if
+    it does not say."""
 
     body: Any
     until_ms: int | None

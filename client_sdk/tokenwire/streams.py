@@ -221,6 +221,8 @@ class Stream(Generic[_T]):
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s(attempt, error.retry_after_ms)):
                     await self._has_ended.wait()
+            if self._is_closed:
+                return None
 
 
 def _is_hopeless(error: RestError, unknown: int) -> bool:

@@ -182,7 +182,8 @@ async def test_bars_that_the_server_keeps_no_more_are_owned_up_to() -> None:
     ]  # fmt: skip
 
 
-async def test_a_stream_that_is_closed_asks_no_more() -> None:
+async def test_a_stream_that_is_closed_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenwire.streams._PAUSE_S", 30.0)
     asked = 0
 
     def answer(path: str) -> tuple[int, bytes, dict[str, str]]:
@@ -197,6 +198,7 @@ async def test_a_stream_that_is_closed_asks_no_more() -> None:
             await asyncio.sleep(0.01)
         await stream.aclose()
         assert await asyncio.wait_for(waiting, 5) is None
+    assert asked == 1
 
 
 async def test_pages_of_bars_that_lead_nowhere_are_not_asked_for_for_ever() -> None:

@@ -16,8 +16,8 @@ from tokenwire_server.process_command import _Found
 from tokenwire_server.roles import RoleStatus
 from tokenwire_server.stream.processor import IN_VAIN_S, MAX_IN_VAIN, Processor
 
+from .loader_bench import Told, loading
 from .test_follower import following
-from .test_loader import Told, loading
 from .test_processor import PLAN, TOPICS, made, tape
 from .virtual import run_virtual
 
