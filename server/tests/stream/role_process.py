@@ -127,11 +127,15 @@ def environment(kafka: Kafka, topics: Topics, postgres: Postgres | None = None, 
     return variables
 
 
-async def feed(bus: KafkaBus, topics: Topics, records: Sequence[Outgoing], seconds: float) -> None:
-    """Write raw records in the course of some seconds."""
+async def feed(
+    bus: KafkaBus, topics: Topics, records: Sequence[Outgoing], seconds: float, enough: asyncio.Event | None = None
+) -> None:
+    """Write raw records in the course of some seconds, or until it is ``enough``."""
     writer = bus.writer(topics.raw)
     pieces = [records[at : at + 40] for at in range(0, len(records), 40)]
     for piece in pieces:
+        if enough is not None and enough.is_set():
+            break
         await writer.commit([each._replace(place=each.place._replace(topic=topics.raw)) for each in piece])
         await asyncio.sleep(seconds / len(pieces))
     await writer.close()
