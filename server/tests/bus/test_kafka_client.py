@@ -25,6 +25,8 @@ def complaints(*heard: tuple[int, str]) -> Complaints:
          "k1: SASL PLAIN mechanism handshake failed: check KAFKA_SECURITY_PROTOCOL and KAFKA_SASL_MECHANISM"),
         (KafkaError._SSL, "k1: certificate verify failed.",
          "k1: certificate verify failed: check KAFKA_SSL_CA_LOCATION"),
+        (KafkaError._TRANSPORT, "k1: error:0A000086:SSL routines::certificate verify failed",
+         "k1: error:0A000086:SSL routines::certificate verify failed: check KAFKA_SSL_CA_LOCATION"),
         (KafkaError._TRANSPORT, "k1: SSL handshake failed", "k1: SSL handshake failed: check KAFKA_SECURITY_PROTOCOL"),
         (KafkaError._TRANSPORT, "k1: Connect to ipv4#10.0.0.1:9 failed: refused (after 0ms in state CONNECT)",
          "k1: Connect to ipv4#10.0.0.1:9 failed: refused: check KAFKA_BOOTSTRAP_SERVERS"),

@@ -170,6 +170,7 @@ def play(tape: Path, data: Path, rng: random.Random) -> tuple[int, dict[tuple[st
     return kills, seen
 
 
+@pytest.mark.proof(only=True)
 @pytest.mark.parametrize("seed", [1])
 def test_a_tape_through_kills_gives_the_bars_of_the_tape(tmp_path: Path, seed: int) -> None:
     for tape_s in TAPES_S:

@@ -129,7 +129,7 @@ def _advised(code: int, text: str) -> str:
         advice = "check KAFKA_SECURITY_PROTOCOL and KAFKA_SASL_MECHANISM"
     elif code in _LOGIN:
         advice = "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
-    elif code == KafkaError._SSL and "verif" in text:
+    elif "verif" in text and (code == KafkaError._SSL or "SSL" in text):  # some come with the code of a lost connection
         advice = "check KAFKA_SSL_CA_LOCATION"
     elif code == KafkaError._SSL or "SSL" in text:
         advice = "check KAFKA_SECURITY_PROTOCOL"
