@@ -1,19 +1,24 @@
-"""How many transactions the broker ended with an abort, by its own files."""
+"""What the broker knows of transactions: how many it ended with an abort, by its own files, and which are open."""
 
 import contextlib
 import re
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from server.tests.services.kafka import Kafka
 
-__all__ = ["aborted_in", "count_aborted"]
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+__all__ = ["OpenTransactions", "aborted_in", "count_aborted"]
 
 _FILE: Final = "Dumping "
 _BATCH: Final = re.compile(r"producerId: (\d+) producerEpoch: (\d+) .*isControl: true")
 _ABORT: Final = "endTxnMarker: ABORT"
+_ASK_S: Final = 2.0
+"""Seconds that a question to the broker may take."""
 
 
 def aborted_in(dump: str) -> int:
@@ -46,3 +51,35 @@ def count_aborted(kafka: Kafka) -> int:
                 with contextlib.suppress(FileNotFoundError):
                     link.hardlink_to(path)
         return aborted_in(kafka.dumped(map(str, sorted(kept.glob("*/*.log")))))
+
+
+class OpenTransactions:
+    """Where records lie whose transaction has not ended."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._admin: AdminClient | None = None
+
+    def places(self) -> frozenset[tuple[str, int, int]]:
+        """Topic, partition, and the offset at which the oldest open transaction begins; empty as well while nobody
+        answers. What is found in two looks is of a writer that has stopped between them, or is slow."""
+        from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+        admin = self._admin = self._admin or self._kafka.admin()
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        try:
+            asked = {
+                TopicPartition(name, number): latest
+                for name, topic in admin.list_topics(timeout=_ASK_S).topics.items()
+                if not name.startswith("__")
+                for number in topic.partitions
+            }
+            found = []
+            for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
+                answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=_ASK_S)
+                found.append({(each.topic, each.partition): answers[each].result(_ASK_S).offset for each in answers})
+        except (KafkaException, TimeoutError):
+            return frozenset()
+        stable, written = found
+        return frozenset((*place, offset) for place, offset in stable.items() if 0 <= offset < written[place])

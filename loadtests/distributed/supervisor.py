@@ -1,12 +1,14 @@
 """Carries out a plan of faults on a cluster, starts again what ended, and writes down all of it."""
 
 import asyncio
+import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from loadtests.distributed.cluster import Cluster
+from loadtests.distributed.markers import OpenTransactions
 from loadtests.distributed.roles import REPLACED, RoleProcess
 from loadtests.distributed.schedule import ENGINES, Fault, FaultKind
 from loadtests.faults.fleet import now_ms
@@ -19,6 +21,10 @@ COUNT_EVERY: Final = 3  # looks
 RESTART_S: Final = 1.0  # after an end that nobody asked for
 REPLACED_WITHIN_S: Final = 45.0  # in which who was replaced has to notice it
 FIRST_READY_S: Final = 15.0
+WRITERS: Final = ("collect", "process")
+TRY_S: Final = 8.0  # to stop a writer while it has a transaction open
+ENDED_S: Final = 0.3  # in which a transaction of somebody who was not stopped ends
+GOES_ON_S: Final = (0.01, 0.15)  # between two tries
 _LINES: Final = 4
 
 
@@ -37,6 +43,8 @@ class Supervisor:
         self._busy: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in (*cluster.roles, *ENGINES)}
         self._watching: asyncio.Task[None] | None = None
         self._begun_ms = now_ms()
+        self._open = OpenTransactions(cluster.kafka)
+        self._chance = random.Random(0)
 
     async def start(self) -> None:
         """Start every role but the collectors, then these, and keep them alive from now on."""
@@ -98,7 +106,11 @@ class Supervisor:
             await role.start()
             await role.ready(FIRST_READY_S)
         await role.count()
-        self._tell(fault)
+        if fault.kind is FaultKind.KILL and role.role in WRITERS and self.kills[role.name] % 2 == 0:
+            is_open = await self._stop_with_a_transaction_open(role)
+            self._tell(fault, "in the middle of a transaction" if is_open else "")
+        else:
+            self._tell(fault)
         match fault.kind:
             case FaultKind.KILL:
                 self.kills[role.name] += role.alive
@@ -116,6 +128,22 @@ class Supervisor:
             case FaultKind.REPLACE:
                 await self._replace(role, fault.for_s)
         self.counts[fault.kind] += 1
+
+    async def _stop_with_a_transaction_open(self, role: RoleProcess) -> bool:
+        """Whether it is stopped now, and has left a transaction open, as far as can be seen: one that another writer
+        left open when it was stopped looks the same. Every other kill is like that, the others come at any instant."""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + TRY_S
+        while now_s() < until_s:
+            role.send(signal.SIGSTOP)
+            before = await asyncio.to_thread(self._open.places)
+            if before:
+                await asyncio.sleep(ENDED_S)
+                if before & await asyncio.to_thread(self._open.places):
+                    return True
+            role.send(signal.SIGCONT)
+            await asyncio.sleep(self._chance.uniform(*GOES_ON_S))
+        return False
 
     async def _replace(self, former: RoleProcess, for_s: float) -> None:
         former.is_expected = True

@@ -187,6 +187,28 @@ def test_aborts_are_found_in_the_files_of_a_real_broker(own_kafka: Kafka) -> Non
     assert count_aborted(own_kafka) == 2
 
 
+def test_an_open_transaction_is_seen_until_it_ends(own_kafka: Kafka) -> None:
+    from confluent_kafka import Producer
+
+    from loadtests.distributed.markers import OpenTransactions
+
+    own_kafka.create_topics(["open"], partitions=2)
+    open_transactions = OpenTransactions(own_kafka)
+    assert open_transactions.places() == frozenset()
+    producer = Producer({"bootstrap.servers": own_kafka.address, "transactional.id": "p"})
+    producer.init_transactions()
+    for is_aborted in (True, False):
+        producer.begin_transaction()
+        producer.produce("open", b"x", partition=1)
+        producer.flush()
+        ((topic, partition, offset),) = open_transactions.places()
+        assert (topic, partition, offset) == ("open", 1, 0 if is_aborted else 2)
+        (producer.abort_transaction if is_aborted else producer.commit_transaction)()
+        assert open_transactions.places() == frozenset()
+    own_kafka.kill()
+    assert open_transactions.places() == frozenset()
+
+
 def test_the_last_line_counts_what_is_wrong() -> None:
     truth = [Traded(0, "A", number, str(number)) for number in range(1, 6)]
     got = [TradeDelivered(1, "c", 0, "A", number, str(number)) for number in (1, 4, 2, 2)]
