@@ -27,13 +27,14 @@ __all__ = ["Figures", "measure"]
 
 _PATH = "/api/v1/ws/token-data?caps=batch,resume,details"
 _TOKENS = 100
-_WARM_UP = 5  # updates of each client that came while others still connected
-_LEAST_S = 2  # in which more updates than those come
+_CATCH_UP_S = 0.5  # in which readers read what came while others still connected
+_PATIENCE_S = 60.0  # for the update that ends the run
+_LEAST_S = 2
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One run: latencies in ms, updates each client got, growth of memory in bytes."""
+    """One run: latencies in ms, updates each client got of those made in the same time, growth of memory in bytes."""
 
     p50_ms: float
     p99_ms: float
@@ -62,12 +63,14 @@ async def measure(healthy: int, dead: int, seconds: float) -> Figures:
                 for reader in readers:
                     await _subscribe(reader)
                 before = server.resident_bytes()
-                end = time.monotonic() + seconds
-                samples = await asyncio.gather(*(_read(reader, end) for reader in readers))
+                begin_ms = time.time_ns() / 1e6 + _CATCH_UP_S * 1e3
+                end_ms = begin_ms + seconds * 1e3
+                async with asyncio.timeout(_CATCH_UP_S + seconds + _PATIENCE_S):
+                    samples = await asyncio.gather(*(_read(reader, begin_ms, end_ms) for reader in readers))
                 growth = server.resident_bytes() - before
         finally:
             await server.end(signal.SIGKILL)
-    latencies = sorted(latency for sample in samples for latency in sample[_WARM_UP:])
+    latencies = sorted(latency for sample in samples for latency in sample)
     counts = [len(sample) for sample in samples]
     if len(latencies) < 2:
         raise SystemExit("dead_readers: hardly an update came; take more --seconds")
@@ -101,20 +104,19 @@ async def _subscribe(client: ClientConnection) -> None:
     await client.send(json.dumps({"type": "subscription", "data": {"action": "subscribe", "tokens": names}}))
 
 
-async def _read(client: ClientConnection, end: float) -> list[float]:
-    """Latencies of the updates until ``end``."""
+async def _read(client: ClientConnection, begin_ms: float, end_ms: float) -> list[float]:
+    """Latencies of the updates that the server made between these times, read until there is a later one."""
     latencies: list[float] = []
     expected = None
-    while (left := end - time.monotonic()) > 0:
-        try:
-            message = json.loads(await asyncio.wait_for(client.recv(), left))
-        except TimeoutError:
-            break
+    while True:
+        message = json.loads(await client.recv())
         assert expected is None or message["sequence"] == expected, "a hole"
         expected = message["sequence"] + 1
         if message["type"] == "token_batch":
-            latencies.append(time.time_ns() / 1e6 - message["timestamp"])
-    return latencies
+            if message["timestamp"] >= end_ms:
+                return latencies
+            if message["timestamp"] >= begin_ms:
+                latencies.append(time.time_ns() / 1e6 - message["timestamp"])
 
 
 async def _main(options: argparse.Namespace) -> None:
@@ -133,7 +135,7 @@ def main() -> None:
     if options.healthy < 1 or options.dead < 0:
         parser.error("--healthy is at least 1, --dead at least 0")
     if not (math.isfinite(options.seconds) and options.seconds >= _LEAST_S):
-        parser.error(f"--seconds is at least {_LEAST_S}: the first updates of each client do not count")
+        parser.error(f"--seconds is at least {_LEAST_S}: fewer updates make no figures")
     asyncio.run(_main(options))
 
 

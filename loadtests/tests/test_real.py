@@ -21,5 +21,5 @@ async def test_100_clients_lose_nothing_whatever_dies(capsys: pytest.CaptureFixt
 
 async def test_dead_readers_cost_the_others_nothing() -> None:
     figures = await measure(healthy=57, dead=3, seconds=4)
-    assert figures.fewest >= figures.most - 1, "somebody got fewer updates than another"
+    assert figures.fewest == figures.most > 10, "somebody got fewer updates than another"
     assert figures.growth_bytes < 4 * 1_048_576, "a dead reader holds at most its window, not what it misses"
