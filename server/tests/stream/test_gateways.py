@@ -98,7 +98,8 @@ def test_all_gateways_tell_the_same_and_a_client_that_goes_over_misses_nothing(
             await feed(bus, topics, everything[: len(NAMES)], 0)
             balancer = await asyncio.to_thread(balance, [Gateway(each.port, each.role_port) for each in gateways])
             await until(lambda: len(balancer.up()) == 2)
-            for gateway in gateways:
+            for gateway in gateways:  # the balancer takes each for one that is up until it has asked
+                await until(gateway.is_ready)
                 await until(lambda gateway=gateway: _knows(gateway))
             seen: list[tuple[int | None, str | None, int | None]] = []
             client = await stack.enter_async_context(TokenClient(f"ws://127.0.0.1:{balancer.port}"))
