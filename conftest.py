@@ -92,7 +92,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of collected tests are looked through in no later collection of garbage: a sixth of the time."""
+    """Thousands of collected tests need not be looked through by each later collection of garbage."""
     gc.collect()
     gc.freeze()
 

@@ -65,8 +65,11 @@ async def measure(healthy: int, dead: int, seconds: float) -> Figures:
                 before = server.resident_bytes()
                 begin_ms = time.time_ns() / 1e6 + _CATCH_UP_S * 1e3
                 end_ms = begin_ms + seconds * 1e3
-                async with asyncio.timeout(_CATCH_UP_S + seconds + _PATIENCE_S):
-                    samples = await asyncio.gather(*(_read(reader, begin_ms, end_ms) for reader in readers))
+                try:
+                    async with asyncio.timeout(_CATCH_UP_S + seconds + _PATIENCE_S):
+                        samples = await asyncio.gather(*(_read(reader, begin_ms, end_ms) for reader in readers))
+                except TimeoutError:
+                    raise SystemExit(f"dead_readers: a reader got no update for {_PATIENCE_S:g} s") from None
                 growth = server.resident_bytes() - before
         finally:
             await server.end(signal.SIGKILL)

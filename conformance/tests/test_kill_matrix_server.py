@@ -89,8 +89,9 @@ def _not_ok(fault: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def runs() -> Iterator[dict[str, Future[dict[str, str]]]]:
     """Fault to what its run says; the empty name is the server without a fault."""
+    names = ["", *SERVER_KILLS] if FULL else SERVER_KILLS
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        yield {name: pool.submit(not_ok, name) for name in (*([""] if FULL else []), *SERVER_KILLS)}
+        yield {name: pool.submit(not_ok, name) for name in names}
         pool.shutdown(cancel_futures=True)
 
 

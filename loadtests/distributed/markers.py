@@ -5,12 +5,9 @@ import re
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from server.tests.services.kafka import Kafka
-
-if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
 
 __all__ = ["OpenTransactions", "aborted_in", "count_aborted"]
 
@@ -57,8 +54,7 @@ class OpenTransactions:
     """Where records lie whose transaction has not ended."""
 
     def __init__(self, kafka: Kafka) -> None:
-        self._kafka = kafka
-        self._admin: AdminClient | None = None
+        self._admin = kafka.admin()
 
     def places(self) -> frozenset[tuple[str, int, int]]:
         """Topic, partition, and the offset at which the oldest open transaction begins; empty as well while nobody
@@ -66,18 +62,17 @@ class OpenTransactions:
         from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
         from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
-        admin = self._admin = self._admin or self._kafka.admin()
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         try:
             asked = {
                 TopicPartition(name, number): latest
-                for name, topic in admin.list_topics(timeout=_ASK_S).topics.items()
+                for name, topic in self._admin.list_topics(timeout=_ASK_S).topics.items()
                 if not name.startswith("__")
                 for number in topic.partitions
             }
             found = []
             for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-                answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=_ASK_S)
+                answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=_ASK_S)
                 found.append({(each.topic, each.partition): answers[each].result(_ASK_S).offset for each in answers})
         except (KafkaException, TimeoutError):
             return frozenset()

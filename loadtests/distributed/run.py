@@ -22,7 +22,7 @@ from loadtests.distributed.fold import INTERVALS_MS, Expected, expected
 from loadtests.distributed.markers import count_aborted
 from loadtests.distributed.schedule import plan_faults
 from loadtests.distributed.stored import count_stored, read_stored
-from loadtests.distributed.supervisor import Supervisor
+from loadtests.distributed.supervisor import IN_TRANSACTION, Supervisor
 from loadtests.distributed.tapes import LEAD_MS, captured_tape, simulated_tape, trade_frames
 from loadtests.distributed.verdict import Verdict, judged
 from loadtests.distributed.watchers import Order, Orders
@@ -109,6 +109,8 @@ def _unproven(request: Request, supervisor: Supervisor, counts: Mapping[str, int
     ]
     if request.full:
         found += [f"nothing was {name}" for name in ("aborted", "fenced", "redelivered") if not counts[name]]
+        if not supervisor.counts[IN_TRANSACTION]:
+            found.append(f"nobody was {IN_TRANSACTION}")
     return found
 
 

@@ -14,13 +14,14 @@ from loadtests.distributed.schedule import ENGINES, Fault, FaultKind
 from loadtests.faults.fleet import now_ms
 from loadtests.faults.history import Entry, Faulted
 
-__all__ = ["Supervisor"]
+__all__ = ["IN_TRANSACTION", "Supervisor"]
 
 LOOK_S: Final = 0.25
 COUNT_EVERY: Final = 3  # looks
 RESTART_S: Final = 1.0  # after an end that nobody asked for
 REPLACED_WITHIN_S: Final = 45.0  # in which who was replaced has to notice it
 FIRST_READY_S: Final = 15.0
+IN_TRANSACTION: Final = "killed in the middle of a transaction"
 WRITERS: Final = ("collect", "process")
 TRY_S: Final = 8.0  # to stop a writer while it has a transaction open
 ENDED_S: Final = 0.3  # in which a transaction of somebody who was not stopped ends
@@ -108,6 +109,7 @@ class Supervisor:
         await role.count()
         if fault.kind is FaultKind.KILL and role.role in WRITERS and self.kills[role.name] % 2 == 0:
             is_open = await self._stop_with_a_transaction_open(role)
+            self.counts[IN_TRANSACTION] += is_open
             self._tell(fault, "in the middle of a transaction" if is_open else "")
         else:
             self._tell(fault)

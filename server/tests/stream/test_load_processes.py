@@ -133,7 +133,7 @@ async def disturbed(kafka: Kafka, postgres: Postgres, unique: str, folder: Path)
         rows = "SELECT count(*) || ' ' || count(DISTINCT (token, number)) FROM tokenwire.trades"
         count = sum(map(len, expected_trades.values()))
         assert postgres.sql(rows, unique) == f"{count} {count}"
-        assert count > TRADES // 20
+        assert count > LAST
         one = await active()
         assert one is not None
         await until(lambda one=one: _has_caught_up(one))
